@@ -1,0 +1,1 @@
+"""The retrieval service. It imports no TensorFlow."""

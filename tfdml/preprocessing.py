@@ -1,0 +1,134 @@
+"""From the bytes of an image file to the pixels a model sees: one definition for training, evaluation and serving."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfdml._checks import check_choice
+
+FITS = ("crop", "pad", "stretch")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePreprocessing:
+    """Decodes an image file and brings it to the size a model expects.
+
+    Datasets load training images through this object and `tfdml.bundle.export` writes the very same operations into the
+    exported graph, so training and serving cannot differ. Images stay `uint8`, 0 to 255; scaling is the encoder's own first
+    layer. Only stock TensorFlow operations are used.
+
+    The order is: decode, fit to `resize` (bilinear, antialiased), then crop the centre of `size`.
+
+    Args:
+        size: height and width of the result, in pixels; one integer for a square.
+        channels: 3 (colour) or 1 (grey).
+        fit: what to do with an image of another shape. `"crop"` keeps the centre, `"pad"` keeps everything and adds black
+            borders, `"stretch"` changes the aspect ratio.
+        resize: height and width to which the image is brought before the central crop; at least `size`, which is also the
+            default. `size=64, resize=72` pairs with random 64 x 64 crops in training (see `uncropped`).
+
+    Raises:
+        ValueError: for a size below 1, `resize` smaller than `size`, or an unknown `fit` or `channels`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> preprocessing = ImagePreprocessing(size=64, fit="crop")
+        >>> file = tf.io.encode_png(tf.zeros([100, 80, 3], tf.uint8))
+        >>> preprocessing(file).shape
+        TensorShape([64, 64, 3])
+    """
+
+    size: tuple[int, int] | int = (64, 64)
+    channels: int = 3
+    fit: str = "crop"
+    resize: tuple[int, int] | int | None = None
+
+    def __post_init__(self) -> None:
+        size = _pair("size", self.size)
+        resize = size if self.resize is None else _pair("resize", self.resize)
+        if resize[0] < size[0] or resize[1] < size[1]:
+            raise ValueError(f"resize={resize}: expected at least size={size}; the centre of that size is cropped from it.")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels={self.channels!r}: expected 3 (colour) or 1 (grey).")
+        check_choice("fit", self.fit, FITS)
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "resize", resize)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the result."""
+        height, width = _pair("size", self.size)
+        return height, width, self.channels
+
+    def uncropped(self) -> ImagePreprocessing:
+        """The same without the central crop: training images of `resize` pixels, from which an augmentation crops at random."""
+        return dataclasses.replace(self, size=self.resize or self.size)
+
+    def __call__(self, file: tf.Tensor) -> tf.Tensor:
+        """`file`: the bytes of one image file (scalar string). Returns `uint8 [height, width, channels]`."""
+        return self.resize_image(self.decode(file))
+
+    def decode(self, file: tf.Tensor) -> tf.Tensor:
+        """Decodes JPEG, PNG, BMP or GIF (its first frame) to `uint8 [height, width, channels]`; EXIF orientation is ignored."""
+        image = tf.io.decode_image(file, channels=self.channels, dtype=tf.uint8, expand_animations=False)
+        image.set_shape([None, None, self.channels])
+        return image
+
+    def resize_image(self, image: tf.Tensor) -> tf.Tensor:
+        """`image`: `[height, width, channels]`, 0 to 255. Returns `uint8` of this object's `shape`."""
+        resize_height, resize_width = _pair("resize", self.resize)
+        height, width, channels = self.shape
+        if self.fit == "crop":
+            image = _crop_to_aspect(image, resize_height, resize_width)
+        if self.fit == "pad":
+            image = _resize_and_pad(image, resize_height, resize_width)
+        else:
+            image = tf.image.resize(image, (resize_height, resize_width), antialias=True)
+        top, left = (resize_height - height) // 2, (resize_width - width) // 2
+        image = image[top : top + height, left : left + width]
+        image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+        return tf.ensure_shape(image, [height, width, channels])
+
+    def get_config(self) -> dict[str, Any]:
+        """A dictionary that JSON can hold; `from_config` reads it back."""
+        resize = list(_pair("resize", self.resize))
+        return {"size": list(self.shape[:2]), "channels": self.channels, "fit": self.fit, "resize": resize}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ImagePreprocessing:
+        return cls(
+            size=_pair("size", config["size"]),
+            channels=config["channels"],
+            fit=config["fit"],
+            resize=_pair("resize", config["resize"]),
+        )
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    good = len(pair) == 2 and all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in pair)
+    if not good:
+        raise ValueError(f"{name}={value!r}: expected (height, width) in pixels, each at least 1, or one integer for a square.")
+    return pair[0], pair[1]
+
+
+def _crop_to_aspect(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """The largest central part of `image` with the aspect ratio height : width, in whole pixels."""
+    shape = tf.shape(image)
+    crop_height = tf.clip_by_value(shape[1] * height // width, 1, shape[0])
+    crop_width = tf.clip_by_value(shape[0] * width // height, 1, shape[1])
+    top, left = (shape[0] - crop_height) // 2, (shape[1] - crop_width) // 2
+    return image[top : top + crop_height, left : left + crop_width]
+
+
+def _resize_and_pad(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """The whole image inside height x width, centred. Unlike `tf.image.resize_with_pad`, no side can round down to 0."""
+    source_height, source_width = tf.shape(image)[0], tf.shape(image)[1]
+    inner_height = tf.clip_by_value(source_height * width // source_width, 1, height)
+    inner_width = tf.clip_by_value(source_width * height // source_height, 1, width)
+    image = tf.image.resize(image, (inner_height, inner_width), antialias=True)
+    return tf.image.pad_to_bounding_box(image, (height - inner_height) // 2, (width - inner_width) // 2, height, width)
