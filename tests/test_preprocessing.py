@@ -69,9 +69,11 @@ def test_a_flat_image_keeps_its_value_and_grey_is_the_luma():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-def test_file_kinds(kind):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_file_kinds(kind, channels):
     image = np.full((20, 30, 3), 90, np.uint8)
-    result = ImagePreprocessing(size=8)(file_of(image, kind)).numpy().astype(int)
+    result = ImagePreprocessing(size=8, channels=channels)(file_of(image, kind)).numpy().astype(int)
+    assert result.shape == (8, 8, channels)
     assert np.abs(result - 90).max() <= 3
 
 

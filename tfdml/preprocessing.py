@@ -74,9 +74,10 @@ class ImagePreprocessing:
 
     def decode(self, file: tf.Tensor) -> tf.Tensor:
         """Decodes JPEG, PNG, BMP or GIF (its first frame) to `uint8 [height, width, channels]`; EXIF orientation is ignored."""
-        image = tf.io.decode_image(file, channels=self.channels, dtype=tf.uint8, expand_animations=False)
-        image.set_shape([None, None, self.channels])
-        return image
+        # Always in colour first: TensorFlow cannot decode every kind of file (BMP, GIF, CMYK) to grey.
+        image = tf.io.decode_image(file, channels=3, dtype=tf.uint8, expand_animations=False)
+        image.set_shape([None, None, 3])
+        return image if self.channels == 3 else _luma(image)
 
     def resize_image(self, image: tf.Tensor) -> tf.Tensor:
         """`image`: `[height, width, channels]`, 0 to 255. Returns `uint8` of this object's `shape`."""
@@ -114,6 +115,12 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     if not good:
         raise ValueError(f"{name}={value!r}: expected (height, width) in pixels, each at least 1, or one integer for a square.")
     return pair[0], pair[1]
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    """The brightness of each pixel, ITU-R BT.601; equal channels give exactly their value."""
+    weighted = tf.cast(image, tf.int32) * tf.constant([299, 587, 114])
+    return tf.cast((tf.reduce_sum(weighted, axis=-1, keepdims=True) + 500) // 1000, tf.uint8)
 
 
 def _crop_to_aspect(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
