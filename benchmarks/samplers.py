@@ -1,0 +1,190 @@
+"""P x K sampling: readiness, speed, memory and graph size at ten million items, and beside TF Similarity at a size it can bear.
+
+    python benchmarks/samplers.py [--json FILE]
+
+Every measurement runs in a process of its own. TF Similarity needs TF 2.15: looked for in this Python, then in `.venv-keras2`.
+There both sides hand out item numbers, so that what is compared is the choosing, not the loading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+KERAS2 = ROOT / ".venv-keras2" / "bin" / "python"
+CLASSES, ITEMS = 1_000_000, 10_000_000
+PEER_CLASSES, PEER_ITEMS = 10_000, 100_000
+P, K = 32, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--classes", type=int, default=CLASSES)
+    parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print("\n" + json.dumps(PARTS[arguments.part](arguments.classes, arguments.items)))
+        return
+
+    figures: dict[str, Any] = {"batch": [P, K], "classes": arguments.classes, "items": arguments.items}
+    size = (arguments.classes, arguments.items)
+    for labels in ("int64", "int32"):
+        figures[labels] = measured(sys.executable, labels, *size)
+    figures["graph_nodes_of_10_classes"] = measured(sys.executable, "graph", 10, 10 * size[1] // size[0])["nodes"]
+    figures["graph_nodes"] = measured(sys.executable, "graph", *size)["nodes"]
+    peer = next((python for python in (sys.executable, str(KERAS2)) if has_tf_similarity(python)), None)
+    if peer:
+        figures["peer"] = measured(peer, "peer", PEER_CLASSES, PEER_ITEMS)
+    else:
+        print(f"TF Similarity skipped: neither this Python nor {KERAS2.relative_to(ROOT)} has it.\n")
+    print(table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measured(python: str, part: str, classes: int, items: int) -> Any:
+    command = [python, __file__, "--part", part, "--classes", str(classes), "--items", str(items)]
+    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{part} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def has_tf_similarity(python: str) -> bool:
+    probe = "from importlib.metadata import version; version('tensorflow-similarity'); assert version('tensorflow') < '2.16'"
+    if not Path(python).exists():
+        return False
+    return subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def table(figures: dict[str, Any]) -> str:
+    big = f"{figures['classes']:,} classes, {figures['items']:,} items"
+    rows = [f"| {big}, batches of {P} x {K} | int64 labels | int32 labels |", "|---|---|---|"]
+    for text, key, form in [
+        ("ready (first batch drawn), s", "ready_seconds", "{:.2f}"),
+        ("index batches a second", "batches_per_second", "{:,.0f}"),
+        ("peak extra memory / label bytes", "peak_over_labels", "{:.2f}"),
+        ("memory kept / label bytes", "kept_over_labels", "{:.2f}"),
+    ]:
+        rows.append(f"| {text} | {form.format(figures['int64'][key])} | {form.format(figures['int32'][key])} |")
+    nodes = f"{figures['graph_nodes']:,} ({figures['graph_nodes_of_10_classes']:,} with 10 classes)"
+    rows.append(f"| nodes in the graph | {nodes} | |")
+    if peer := figures.get("peer"):
+        small = f"{PEER_CLASSES:,} classes, {PEER_ITEMS:,} items, TF {peer['tensorflow']}"
+        rows += ["", f"| {small} | tfdml | TF Similarity | ratio |", "|---|---|---|---|"]
+        ready, rate = peer["ready_seconds"], peer["batches_per_second"]
+        ratio = ready["tf_similarity"] / ready["tfdml"]
+        rows.append(f"| ready, s | {ready['tfdml']:.2f} | {ready['tf_similarity']:.2f} | {ratio:.1f} |")
+        ratio = rate["tfdml"] / rate["tf_similarity"]
+        rows.append(f"| batches a second | {rate['tfdml']:,.0f} | {rate['tf_similarity']:,.0f} | {ratio:.1f} |")
+    return "\n".join(rows)
+
+
+# What runs in the processes
+
+
+def large(classes: int, items: int, dtype: str) -> dict[str, float]:
+    from tfdml.samplers import PKSampler
+
+    # Start the runtime's threads and allocators first: they are no part of what labels cost.
+    next(iter(PKSampler(shuffled(10, 100, dtype), 8, K).indices()))
+    labels = shuffled(classes, items, dtype)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    sampler = PKSampler(labels, P, K)
+    iterator = iter(sampler.indices())
+    next(iterator)
+    ready = time.perf_counter() - start
+    rate = per_second(lambda: next(iterator), 5_000)
+    return {
+        "ready_seconds": ready,
+        "batches_per_second": rate,
+        "peak_over_labels": (memory("VmHWM") - before) / labels.nbytes,
+        "kept_over_labels": (memory("VmRSS") - before) / labels.nbytes,
+    }
+
+
+def graph(classes: int, items: int) -> dict[str, int]:
+    import tensorflow as tf
+
+    from tfdml.samplers import PKSampler
+
+    sampler = PKSampler(shuffled(classes, items, "int64"), min(P, classes), K)
+    traced = tf.function(lambda: next(iter(sampler.indices()))).get_concrete_function().graph.as_graph_def()
+    return {"nodes": len(traced.node) + sum(len(part.node_def) for part in traced.library.function)}
+
+
+def peer(classes: int, items: int) -> dict[str, Any]:
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow_similarity.samplers import MultiShotMemorySampler
+
+    from tfdml.samplers import PKSampler
+
+    labels = shuffled(classes, items, "int64")
+    rows = np.arange(items)
+    next(iter(PKSampler(labels[:1000], 8, K).indices()))
+
+    start = time.perf_counter()
+    ours = iter(PKSampler(labels, P, K).indices())
+    next(ours)
+    ours_ready = time.perf_counter() - start
+
+    start = time.perf_counter()
+    theirs = MultiShotMemorySampler(rows, labels, classes_per_batch=P, examples_per_class_per_batch=K, steps_per_epoch=1)
+    theirs.generate_batch(0)
+    theirs_ready = time.perf_counter() - start
+    return {
+        "tensorflow": tf.__version__,
+        "ready_seconds": {"tfdml": ours_ready, "tf_similarity": theirs_ready},
+        "batches_per_second": {
+            "tfdml": per_second(lambda: next(ours), 2_000),
+            "tf_similarity": per_second(lambda: theirs.generate_batch(0), 200),
+        },
+    }
+
+
+def shuffled(classes: int, items: int, dtype: str) -> Any:
+    import numpy as np
+
+    labels = np.arange(items, dtype=dtype)
+    labels %= classes
+    np.random.default_rng(0).shuffle(labels)
+    return labels
+
+
+def per_second(work: Callable[[], object], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    return count / (time.perf_counter() - start)
+
+
+def memory(field: str) -> int:
+    """Bytes, from the kernel's account of this process (Linux)."""
+    lines: Iterable[str] = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+PARTS: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "int64": lambda classes, items: large(classes, items, "int64"),
+    "int32": lambda classes, items: large(classes, items, "int32"),
+    "graph": graph,
+    "peer": peer,
+}
+
+if __name__ == "__main__":
+    main()
