@@ -1,0 +1,297 @@
+"""Approximate search with Annoy: one memory-mapped file, shared by every process that opens it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import annoy
+import numpy as np
+import numpy.typing as npt
+
+from tfdml._checks import check_choice
+from tfdml.index import _annoy_file
+from tfdml.index._annoy_recall import choose_search_k
+from tfdml.index._annoy_spec import AnnoySpec
+from tfdml.index._nearest import k_smallest
+from tfdml.index.base import (
+    METRICS,
+    Floats,
+    IndexFormatError,
+    SearchResult,
+    check_ids,
+    check_k,
+    check_queries,
+    check_vectors,
+)
+from tfdml.index.exact import distances_from_squares
+
+
+class AnnoyIndex:
+    """Approximate nearest neighbours by a forest of random projection trees (Annoy), in one memory-mapped file.
+
+    `build` makes the trees and then *measures*: it finds how many candidates a search must look at (`search_k`) to return the
+    asked share of the true neighbours to queries that the trees have not seen, against exact search. What Annoy finds is put
+    in order by exact float64 differences, so near-duplicates come in the right order, and a search always returns k
+    neighbours.
+
+    Nothing changes after build or load, so any number of threads may search at once; processes share the file's memory.
+
+    The file is tied to the machine's byte order only. Under cosine it holds vectors of length 1 (Annoy's "angular").
+
+    Example:
+        >>> import numpy as np, os, tempfile
+        >>> from tfdml.index import AnnoyIndex
+        >>> vectors = np.random.default_rng(0).normal(size=(500, 16))
+        >>> ids = [f"item-{i}" for i in range(500)]
+        >>> index = AnnoyIndex.build(vectors, ids, metric="cosine", recall=0.9)
+        >>> bool(index.search(vectors[7], k=3).ids[0, 0] == "item-7")
+        True
+        >>> path = os.path.join(tempfile.mkdtemp(), "index.ann")
+        >>> spec = index.save(path)
+        >>> again = AnnoyIndex.load(path, spec, ids)
+        >>> len(again), again.spec.recall >= 0.9
+        (500, True)
+
+    References:
+        Bernhardsson, Annoy: https://github.com/spotify/annoy
+    """
+
+    def __init__(self, path: Path, spec: AnnoySpec, ids: tuple[str, ...], *, prefault: bool, keep: object = None) -> None:
+        # Private: use build or load. `spec` has been checked against the file when this runs.
+        self._path, self._spec, self._ids = path, spec, ids
+        self._keep = keep  # the temporary folder of an index that was built and not yet saved
+        self._id_array = np.array(ids, dtype=object)
+        self._vectors = _annoy_file.map_items(path, spec.dimension, spec.metric, spec.count)
+        self._annoy = annoy.AnnoyIndex(spec.dimension, _annoy_file.ANNOY_METRIC[spec.metric])
+        self._annoy.load(str(path), prefault=prefault)
+        _annoy_file.self_test(self._annoy, self._vectors, spec.count, spec.trees, path)
+
+    @classmethod
+    def build(
+        cls,
+        vectors: npt.ArrayLike,
+        ids: Iterable[Any],
+        metric: str = "cosine",
+        *,
+        trees: int | str = "auto",
+        seed: int = 0,
+        recall: float = 0.95,
+        queries: npt.ArrayLike | None = None,
+        search_k: int | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> AnnoyIndex:
+        """Builds the trees, tests them, and chooses `search_k` for the asked recall.
+
+        Args:
+            vectors: `[N, D]`, finite; under cosine none may be zero.
+            ids: N different strings.
+            metric: `"cosine"` or `"euclidean"`.
+            trees: more trees find more in the same time and take more space. `"auto"`: 2 log2(N), from 10 to 50.
+            seed: of the random projections. The same vectors and seed give the same file (so one core builds).
+            recall: asked share of the 10 true nearest neighbours that a search returns, in (0, 1].
+            queries: `[Q, D]`, vectors like those that will be asked for, to measure the recall on; up to 512 are used. By
+                default a second forest is built without up to 512 of the items, and those are the queries: an item is too
+                easy a query for a forest that holds it.
+            search_k: fixes the number of candidates by hand; the recall is then only measured.
+            folder: where the file lies until `save`; default: the system's temporary folder.
+
+        Raises:
+            ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names the best recall).
+        """
+        check_choice("metric", metric, METRICS)
+        if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+            raise ValueError(f"recall={recall!r}: expected a share above 0 and up to 1, such as 0.95.")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+            raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1.")
+        rows = check_vectors(vectors, metric)
+        names = check_ids(ids, len(rows))
+        number_of_trees = _number_of_trees(trees, len(rows))
+        if search_k is not None and (isinstance(search_k, bool) or search_k < 1):
+            raise ValueError(f"search_k={search_k!r}: expected a whole number >= 1, or None to choose it.")
+        asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
+
+        if asked is not None and len(asked) == 0:
+            raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
+
+        index = cls._grow(rows, names, metric, number_of_trees, int(seed), folder)
+        chosen = choose_search_k(
+            index,
+            rows,
+            asked,
+            lambda kept: cls._grow(kept, names[: len(kept)], metric, number_of_trees, int(seed), folder),
+            asked=float(recall),
+            fixed=search_k,
+            trees=number_of_trees,
+            at=index.spec.recall_at,
+            seed=int(seed),
+        )
+        index._spec = replace(
+            index.spec,
+            search_k=chosen.search_k,
+            recall_asked=float(recall),
+            recall=chosen.recall,
+            recall_queries=chosen.queries,
+            sha256=_annoy_file.sha256(index._path),
+        )
+        return index
+
+    @classmethod
+    def _grow(
+        cls,
+        rows: Floats,
+        ids: tuple[str, ...],
+        metric: str,
+        trees: int,
+        seed: int,
+        folder: str | os.PathLike[str] | None,
+    ) -> AnnoyIndex:
+        """A tested forest of which no recall is known yet."""
+        home = tempfile.TemporaryDirectory(prefix=".tfdml-index-", dir=folder, ignore_cleanup_errors=True)
+        path = Path(home.name) / "index.ann"
+        _annoy_file.write(rows, metric, trees, seed, path)
+        spec = AnnoySpec(
+            dimension=rows.shape[1],
+            metric=metric,
+            count=len(rows),
+            trees=trees,
+            seed=seed,
+            search_k=trees,
+            recall_asked=0.0,
+            recall=0.0,
+            recall_at=max(1, min(10, len(rows) - 1)),
+            recall_queries=0,
+            sha256="",
+            bytes=path.stat().st_size,
+        )
+        return cls(path, spec, ids, prefault=False, keep=home)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        spec: AnnoySpec | Mapping[str, Any],
+        ids: Iterable[Any],
+        *,
+        prefault: bool = False,
+        checksum: bool = True,
+    ) -> AnnoyIndex:
+        """Opens a saved index, after making sure that it is the one that `spec` describes.
+
+        Size, SHA-256 and the layout of the items are checked *before* Annoy opens the file (a wrong dimension can crash it),
+        then the number of items and trees, and then some items are searched for: n of n neighbours must come back.
+
+        Args:
+            path: the file.
+            spec: what `save` returned, or its dict.
+            ids: the items' ids in order, as many as `spec.count`.
+            prefault: read the whole file into memory now instead of page by page.
+            checksum: False skips the SHA-256 only (for a caller that has computed it just before).
+
+        Raises:
+            IndexFormatError: if anything disagrees; it says what.
+            ValueError: for ids that are no strings, not unique, or not as many as there are items.
+        """
+        spec = spec if isinstance(spec, AnnoySpec) else AnnoySpec.from_dict(spec)
+        file = Path(path)
+        _annoy_file.check(file, spec.dimension, spec.metric, spec.count, spec.bytes, spec.sha256 if checksum else None)
+        return cls(file, spec, check_ids(ids, spec.count), prefault=prefault)
+
+    def save(self, path: str | os.PathLike[str]) -> AnnoySpec:
+        """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
+
+        The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
+        """
+        digest = _annoy_file.copy_atomically(self._path, Path(path))
+        if digest != self._spec.sha256:
+            raise IndexFormatError(f"{self._path}: the index changed on the disk since it was built or opened.")
+        return self._spec
+
+    @property
+    def spec(self) -> AnnoySpec:
+        return self._spec
+
+    @property
+    def dimension(self) -> int:
+        return self._spec.dimension
+
+    @property
+    def metric(self) -> str:
+        return self._spec.metric
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def __len__(self) -> int:
+        return self._spec.count
+
+    def vectors(self, numbers: npt.ArrayLike | None = None) -> Floats:
+        """The stored vectors (of length 1 under cosine) of some items, or of all (mapped, read-only)."""
+        return self._vectors if numbers is None else self._vectors[np.asarray(numbers)]
+
+    def search(self, queries: npt.ArrayLike, k: int = 10, search_k: int | None = None) -> SearchResult:
+        """The k nearest items of each query, as far as the trees find them.
+
+        Args:
+            queries: `[B, D]`, or one query `[D]`.
+            k: 1 to the number of items. For k above `spec.recall_at` the search widens in proportion.
+            search_k: candidates to look at; default: the number that was chosen for the asked recall.
+
+        Raises:
+            ValueError: if k is larger than the number of items, if a query holds NaN or infinity, has another dimension, or
+                is zero under cosine.
+        """
+        batch = check_queries(queries, self.dimension, self.metric)
+        k = check_k(k, len(self))
+        width = search_k or -(-self._spec.search_k * max(k, self._spec.recall_at) // self._spec.recall_at)
+        numbers = np.empty((len(batch), k), np.int64)
+        squared = np.empty((len(batch), k))
+        for row, query in enumerate(batch):
+            candidates = self._candidates(query, k, width)
+            distances = _squared_distances(self._vectors, candidates, query)
+            order, squared[row] = k_smallest(distances, k)
+            numbers[row] = candidates[order]
+        return SearchResult(numbers, self._id_array[numbers], distances_from_squares(squared, self.metric))
+
+    def _candidates(self, query: Floats, k: int, width: int) -> npt.NDArray[np.int64]:
+        """At least k different items, in the order of their numbers."""
+        # More than k, because Annoy's own float32 order is wrong among near-duplicates.
+        wanted = min(len(self), max(2 * k, k + 16))
+        vector = query.tolist()
+        everything = len(self) * self._spec.trees
+        while True:
+            found = np.array(self._annoy.get_nns_by_vector(vector, wanted, search_k=max(width, wanted)), np.int64)
+            if len(found) >= k:
+                return np.sort(found)
+            if width >= everything:
+                return np.arange(len(self))
+            width = min(4 * max(width, wanted), everything)
+
+    def __repr__(self) -> str:
+        return (
+            f"AnnoyIndex({len(self)} items, dimension={self.dimension}, metric={self.metric!r}, trees={self._spec.trees}, "
+            f"search_k={self._spec.search_k}, recall@{self._spec.recall_at}={self._spec.recall:.3f})"
+        )
+
+
+def _number_of_trees(trees: object, count: int) -> int:
+    if trees == "auto":
+        return int(np.clip(round(2 * np.log2(max(count, 2))), 10, 50))
+    if isinstance(trees, bool) or not isinstance(trees, (int, np.integer)) or trees < 1:
+        raise ValueError(f"trees={trees!r}: expected a whole number >= 1, or 'auto'.")
+    return int(trees)
+
+
+def _squared_distances(
+    vectors: Floats, numbers: npt.NDArray[np.int64], query: Floats, step: int = 65536
+) -> npt.NDArray[np.float64]:
+    result = np.empty(len(numbers))
+    for start in range(0, len(numbers), step):
+        difference = np.subtract(vectors[numbers[start : start + step]], query, dtype=np.float64)
+        np.einsum("nd,nd->n", difference, difference, out=result[start : start + step])
+    return result
