@@ -1,0 +1,87 @@
+"""Where TF Addons and TF Similarity define the same thing, the numbers agree: values and gradients. On the TF 2.15 stack."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdml.losses import ContrastiveLoss, TripletLoss
+
+DISTANCES = {"euclidean": "L2", "squared_euclidean": "squared-L2"}
+
+
+def batch(seed=0, normalise=True):
+    # Every anchor has a positive and a negative: the peers count those that have none in other ways.
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((24, 6)).astype(np.float32)
+    return np.repeat(np.arange(6), 4), x / np.linalg.norm(x, axis=1, keepdims=True) if normalise else x
+
+
+def value_and_gradient(loss, labels, x):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = tf.reduce_mean(loss(labels, x))
+    return value.numpy(), tape.gradient(value, x).numpy()
+
+
+def assert_same(ours, theirs, labels, x):
+    for one, other in zip(value_and_gradient(ours, labels, x), value_and_gradient(theirs, labels, x), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.fixture
+def addons():
+    return pytest.importorskip("tensorflow_addons", exc_type=ImportError).losses
+
+
+@pytest.fixture
+def similarity():
+    if not tf.__version__.startswith("2.15"):
+        pytest.skip("TF Similarity's losses work on TF 2.15 only")
+    return pytest.importorskip("tensorflow_similarity", exc_type=ImportError).losses
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("margin", [0.2, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_addons_semi_hard(addons, distance, margin, seed):
+    y, x = batch(seed, normalise=seed == 0)
+    theirs = addons.TripletSemiHardLoss(margin=margin, distance_metric=DISTANCES[distance])
+    assert_same(TripletLoss(margin, "semi_hard", distance), theirs, y, x)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("margin", [0.2, 1.0, "soft"])
+def test_addons_hard(addons, distance, margin):
+    y, x = batch(normalise=False)
+    options = {"soft": True} if margin == "soft" else {"margin": margin}
+    theirs = addons.TripletHardLoss(distance_metric=DISTANCES[distance], **options)
+    assert_same(TripletLoss(margin, "hard", distance), theirs, y, x)
+
+
+def test_addons_contrastive(addons):
+    # Theirs takes distances, has 1 = similar, and no 1/2.
+    rng = np.random.default_rng(0)
+    pairs, similar = rng.standard_normal((10, 2, 4)).astype(np.float32), rng.integers(0, 2, 10)
+
+    def theirs(y, x):
+        return 0.5 * addons.contrastive_loss(y, tf.norm(x[:, 0] - x[:, 1], axis=1), margin=3.0)
+
+    assert_same(ContrastiveLoss(3.0, pairs="explicit", similar_label=1), theirs, similar, pairs)
+
+
+@pytest.mark.parametrize("margin", [0.2, "soft"])
+@pytest.mark.parametrize("distance", ["euclidean", "squared_euclidean", "cosine"])
+def test_similarity_hard(similarity, margin, distance):
+    y, x = batch()
+    theirs = similarity.TripletLoss(
+        distance=distance,
+        positive_mining_strategy="hard",
+        negative_mining_strategy="hard",
+        margin=None if margin == "soft" else margin,
+    )
+    if distance == "cosine":
+        # Theirs expects rows that are normalised before; so that the gradients compare, normalise inside.
+        assert_same(TripletLoss(margin, "hard", distance), lambda y, x: theirs(y, tf.math.l2_normalize(x, 1)), y, x)
+    else:
+        assert_same(TripletLoss(margin, "hard", distance), theirs, y, x)

@@ -1,0 +1,138 @@
+"""The contrastive loss of DrLIM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdml import distances as _distances
+from tfdml._checks import check_choice, check_positive
+from tfdml.losses.base import EmbeddingLoss, as_float, as_labels, attach_slopes, mean_over
+from tfdml.mining import ClassGroups, same_class_mask
+
+
+@keras.saving.register_keras_serializable(package="tfdml")
+class ContrastiveLoss(EmbeddingLoss):
+    """Pulls positive pairs together, and pushes negative pairs apart until a margin lies between them.
+
+    positive pair: 1/2 d^2        negative pair: 1/2 [margin - d]_+^2
+
+    Hadsell, Chopra, LeCun, "Dimensionality Reduction by Learning an Invariant Mapping" (DrLIM), CVPR 2006. A positive pair is
+    a spring of rest length 0; a negative pair is a spring that only repels, up to the margin. The paper uses plain Euclidean
+    distance on embeddings that are not normalised, and the sum over given pairs. With embeddings on the unit sphere, distances
+    lie in [0, 2], and random ones near 1.4.
+
+    `pairs="batch"`: all pairs of a batch count, positive if their labels are equal: `call(labels [B], embeddings [B, D])`.
+
+    `pairs="explicit"`: for siamese networks, whose pairs come with the data. `y_pred` is `[B, 2, D]`, both embeddings of each
+    pair. `y_true` is `[B]`, the paper's Y: **0 = similar, 1 = dissimilar** (`similar_label=1` turns it round, for labels
+    made for TensorFlow Addons or Caffe, where 1 = similar), or `[B, 2]`, the labels of both items.
+
+    Elsewhere the same name means other things: TensorFlow Addons takes distances as `y_pred`, has 1 = similar and no 1/2;
+    pytorch-metric-learning has neither the squares nor the 1/2.
+
+    Args:
+        margin: beyond this distance a negative pair has no loss. In units of `distance`.
+        pairs: `"batch"` or `"explicit"`.
+        distance: `"euclidean"` (the paper's), `"squared_euclidean"` or `"cosine"`. It takes the place of d above.
+        average: `"pairs"`: the paper's sum, over the number of pairs. `"balanced"`: the mean over positive pairs plus the mean
+            over those negative pairs that lie inside the margin. In P x K batches of normalised embeddings `"pairs"` trains
+            better, with a margin well below the distance of random embeddings. Its value is small, since most pairs are
+            negative and far apart; an optimiser like Adam does not mind, plain SGD needs a larger learning rate.
+        similar_label: what `y_true` says of a similar pair, 0 or 1. For `pairs="explicit"` with `[B]` labels only.
+        reduction: see `EmbeddingLoss`.
+        name: name of the loss.
+
+    Raises:
+        ValueError: an argument that is not known, or shapes that do not fit.
+
+    >>> import tensorflow as tf
+    >>> loss = ContrastiveLoss(margin=1.0, average="pairs")
+    >>> print(f"{loss([7, 7, 8], tf.constant([[0.0, 0.0], [0.0, 0.6], [0.6, 0.0]])).numpy():.4f}")
+    0.0905
+
+    Explicit pairs:
+
+    >>> siamese = ContrastiveLoss(margin=1.0, pairs="explicit")
+    >>> pair_embeddings = tf.constant([[[0.0, 0.0], [0.0, 0.6]], [[0.0, 0.0], [0.6, 0.0]]])
+    >>> print(f"{siamese([0, 1], pair_embeddings).numpy():.4f}")
+    0.1300
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.5,
+        pairs: str = "batch",
+        distance: str = "euclidean",
+        average: str = "pairs",
+        similar_label: int = 0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "contrastive_loss",
+    ) -> None:
+        super().__init__(reduction=reduction, name=name)
+        check_positive("margin", margin)
+        self.margin = margin
+        self.pairs = check_choice("pairs", pairs, ("batch", "explicit"))
+        self.distance = check_choice("distance", distance, _distances.METRICS)
+        self.average = check_choice("average", average, ("pairs", "balanced"))
+        if similar_label not in (0, 1):
+            raise ValueError(f"similar_label={similar_label!r}: expected 0 (the paper's) or 1 (TensorFlow Addons', Caffe's).")
+        self.similar_label = similar_label
+
+    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        return (self._explicit if self.pairs == "explicit" else self._batch)(labels, embeddings)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "margin": self.margin,
+            "pairs": self.pairs,
+            "distance": self.distance,
+            "average": self.average,
+            "similar_label": self.similar_label,
+            **super().get_config(),
+        }
+
+    def _batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        distances = _distances.pairwise_distances(embeddings, metric=self.distance)
+        d, dtype = tf.stop_gradient(distances), distances.dtype
+        # An item beside itself is 0 apart: as a positive pair it adds nothing, and needs no mask.
+        same = tf.cast(same_class_mask(labels), dtype)
+        stretch = d * same
+        gap = tf.nn.relu((self.margin - self.margin * same) - d)
+        if self.average == "pairs":
+            batch = tf.cast(tf.shape(labels)[0], dtype)
+            positives = negatives = batch * (batch - 1.0)
+        else:
+            positives = tf.reduce_sum(tf.cast(ClassGroups.of(labels).size - 1, dtype))
+            negatives = tf.reduce_sum(tf.sign(gap))
+        ones = tf.ones_like(d[:, 0])
+        weight_p, weight_n = mean_over(ones, positives)[:, None], mean_over(ones, negatives)[:, None]
+        values = 0.5 * tf.reduce_sum(weight_p * tf.square(stretch) + weight_n * tf.square(gap), 1)
+        return attach_slopes(distances, values, weight_p * stretch - weight_n * gap)
+
+    def _explicit(self, similar: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        d = _distances.paired_distances(embeddings[:, 0], embeddings[:, 1], self.distance)
+        positive = tf.cast(similar, d.dtype)
+        gap = tf.nn.relu(self.margin - d) * (1.0 - positive)
+        stretch_terms, gap_terms = 0.5 * positive * tf.square(d), 0.5 * tf.square(gap)
+        if self.average == "balanced":
+            active = tf.reduce_sum(tf.sign(tf.stop_gradient(gap)))
+            return mean_over(stretch_terms, tf.reduce_sum(positive)) + mean_over(gap_terms, active)
+        return stretch_terms + gap_terms
+
+    def _prepare(self, y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.pairs == "batch":
+            return super()._prepare(y_true, y_pred)
+        embeddings = as_float(y_pred)
+        if embeddings.shape.rank != 3 or embeddings.shape[1] not in (2, None):
+            raise ValueError(
+                f"y_pred has shape {tuple(embeddings.shape)}: pairs='explicit' expects both embeddings of each pair, "
+                "[B, 2, D], for example keras.ops.stack or tf.stack([first, second], axis=1)."
+            )
+        labels = tf.convert_to_tensor(y_true)
+        if labels.shape.rank == 2 and labels.shape[1] == 2:
+            return tf.equal(as_labels(labels[:, 0]), as_labels(labels[:, 1])), embeddings
+        flags = as_labels(labels)
+        return tf.equal(flags, tf.cast(self.similar_label, flags.dtype)), embeddings
