@@ -1,0 +1,49 @@
+"""The deployable directory: a model, and the index, catalogue and manifest that were made with it.
+
+Reading (`Bundle`, `verify`, `Catalogue`, `Manifest`) needs NumPy, Annoy and the standard library only; writing (`export`) and
+embedding (`Embedder`) load TensorFlow when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tfdml.bundle.catalogue import Catalogue
+from tfdml.bundle.catalogue_writer import write_catalogue
+from tfdml.bundle.errors import BundleError
+from tfdml.bundle.manifest import Manifest, ModelRecord, Threshold
+from tfdml.bundle.publish import Publication
+from tfdml.bundle.reader import Bundle, Hit
+from tfdml.bundle.verification import VerificationReport, verify
+
+if TYPE_CHECKING:
+    from tfdml.bundle.embedder import Embedder
+    from tfdml.bundle.exporting import export
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Catalogue",
+    "Embedder",
+    "Hit",
+    "Manifest",
+    "ModelRecord",
+    "Publication",
+    "Threshold",
+    "VerificationReport",
+    "export",
+    "verify",
+    "write_catalogue",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Embedder":
+        from tfdml.bundle.embedder import Embedder
+
+        return Embedder
+    if name == "export":
+        from tfdml.bundle.exporting import export
+
+        return export
+    raise AttributeError(f"module 'tfdml.bundle' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""The part of verification that runs the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tfdml.bundle.embedder import SignatureRunner
+from tfdml.bundle.errors import BundleError
+from tfdml.bundle.layout import WARMUP
+from tfdml.bundle.manifest import Manifest
+from tfdml.bundle.saved_model import BYTES_INPUT, FROM_BYTES
+from tfdml.bundle.verification import refusing
+from tfdml.bundle.warmup import read_warmup
+from tfdml.index import AnnoyIndex
+
+# Of an embedding's length. Other kernels round differently, about 1e-6; another model, or another resize, is far beyond.
+TOLERANCE = 1e-3
+
+
+def check_model(root: Path, manifest: Manifest, index: AnnoyIndex) -> None:
+    """Raises a `BundleError` unless the SavedModel runs here and the probes land on their vectors in the index."""
+    with refusing(root):
+        runner = SignatureRunner(root, manifest.model)
+        if not manifest.probes:
+            return
+        images = probe_images(root, len(manifest.probes))
+        embeddings, valid = runner.from_bytes(images)
+        if not valid.all():
+            raise BundleError("the model cannot decode the images of its own warm-up requests.")
+        check_agreement(embeddings, index.vectors(list(manifest.probes)), manifest.metric)
+
+
+def probe_images(root: Path, count: int) -> list[bytes]:
+    """The bytes of the probes' images: the largest warm-up request begins with them."""
+    files: list[bytes] = []
+    for signature, inputs in read_warmup(root / WARMUP):
+        if signature == FROM_BYTES and inputs[BYTES_INPUT].size > len(files):
+            files = [bytes(file) for file in inputs[BYTES_INPUT].tolist()]
+    if len(files) < count:
+        raise BundleError(f"the warm-up requests hold {len(files)} images; the manifest speaks of {count} probes.")
+    return files[:count]
+
+
+def check_agreement(
+    embeddings: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], metric: str, tolerance: float = TOLERANCE
+) -> float:
+    """The largest difference between embeddings and index vectors, as a share of their length; refuses a large one."""
+    if metric == "cosine":
+        embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1), np.finfo(np.float32).tiny)
+    worst = float(np.max(np.linalg.norm(embeddings - vectors, axis=1) / lengths))
+    if not worst <= tolerance:
+        raise BundleError(
+            f"the model embeds images of the gallery {worst:.2g} (relative) away from their vectors in the index, more than "
+            f"{tolerance:g}: they are not a pair, or the gallery's pixels were prepared in another way than `serving_default` "
+            "prepares them. Give export the preprocessing of the gallery."
+        )
+    return worst

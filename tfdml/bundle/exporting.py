@@ -1,0 +1,245 @@
+"""From a trained model and a gallery to a published bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from tfdml._checks import check_choice, check_positive
+from tfdml.bundle.catalogue import Value
+from tfdml.bundle.catalogue_writer import check_ids
+from tfdml.bundle.deep import check_agreement
+from tfdml.bundle.embedder import SignatureRunner
+from tfdml.bundle.errors import BundleError
+from tfdml.bundle.layout import WARMUP
+from tfdml.bundle.manifest import ModelRecord, Threshold
+from tfdml.bundle.packing import Gallery, check_gallery, pack
+from tfdml.bundle.publish import Publication, translated_os_errors
+from tfdml.bundle.reader import Bundle
+from tfdml.bundle.saved_model import BYTES_INPUT, FROM_BYTES, FROM_IMAGES, IMAGES_INPUT, SavedModelInfo, write_saved_model
+from tfdml.bundle.thumbnails import make_thumbnails
+from tfdml.bundle.verification import verify
+from tfdml.bundle.warmup import MOST_REQUESTS, Request, write_warmup
+from tfdml.index import METRICS
+from tfdml.preprocessing import ImagePreprocessing
+
+if TYPE_CHECKING:
+    from tfdml.datasets import Dataset
+
+_PROBES = 8
+Progress = Callable[[str, float], None]
+
+
+def export(
+    model: keras.Model,
+    gallery: Dataset,
+    to: str | os.PathLike[str],
+    version: int | None = None,
+    *,
+    metric: str | None = None,
+    recall: float = 0.95,
+    fields: Mapping[str, Sequence[Value]] | Sequence[str] | None = None,
+    preprocessing: ImagePreprocessing | None = None,
+    evaluation: Any = None,
+    thresholds: Mapping[str, Threshold] | None = None,
+    thumbnails: int = 96,
+    batch_size: int = 64,
+    trees: int | str = "auto",
+    seed: int = 0,
+    max_pixels: int = 50_000_000,
+    warmup_batch_sizes: Sequence[int] = (1, 8),
+    progress: Progress | None = None,
+) -> Bundle:
+    """Publishes a bundle: one directory with a model and the index, catalogue and manifest that were made with it.
+
+    The gallery is embedded by the exported graph itself; some of its image files then go through `serving_default` and must
+    land on their vectors in the index. Everything is written to a hidden directory, flushed, verified, and renamed in one
+    step: whatever happens before leaves the old versions as they were, and nothing new.
+
+    Args:
+        model: a `tfdml.EmbeddingModel`, or any Keras model from images, 0 to 255, to embeddings `[N, D]`.
+        gallery: the `tfdml.datasets.Dataset` to search in.
+        to: the model directory; versions are directories in it, and it is made if it does not exist.
+        version: an integer >= 0; None takes the one after the latest.
+        metric: "cosine" or "euclidean"; None takes cosine if the model normalises, else euclidean.
+        recall: share of the 10 true nearest neighbours that the index must find, measured against exact search.
+        fields: what the catalogue keeps of each item: columns of one value per item, or names of the gallery's own fields.
+            None keeps all of the gallery's fields, and the class name as `label`.
+        preprocessing: how image files become pixels; None takes the model's own, else the gallery's.
+        evaluation: figures to record: a mapping of names to numbers, or the result of `tfdml.evaluation.retrieval`.
+        thresholds: calibrated distances to record.
+        thumbnails: side, in pixels, of the small picture that the catalogue keeps of each item (about 3 kB at 96), so that
+            answers can be shown; 0 keeps none.
+        batch_size: images per step while embedding.
+        trees, seed: of the index, as in `tfdml.index.AnnoyIndex.build`.
+        max_pixels: the exported model does not decode larger images.
+        warmup_batch_sizes: batch sizes that TF-Serving runs through every signature before it takes requests.
+        progress: called with the name of the step and the share of it that is done, 0 to 1.
+
+    Returns:
+        The published bundle, open.
+
+    Raises:
+        BundleError: with nothing published: if the version exists, ids are not unique, an embedding is not finite, gallery,
+            preprocessing and model do not fit together, the model cannot be served, the asked recall is not reached, or the
+            disk is full.
+
+    Example:
+        >>> import tempfile, keras, numpy as np, tfdml
+        >>> images = np.random.default_rng(0).integers(0, 256, [12, 8, 8, 3], np.uint8)
+        >>> data = tfdml.datasets.Dataset.from_arrays(images, [i // 2 for i in range(12)])
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        >>> bundle = tfdml.bundle.export(model, data, tempfile.mkdtemp())
+        >>> len(bundle), bundle.path.name, bundle.manifest.metric
+        (12, '1', 'euclidean')
+    """
+    if metric is not None:
+        check_choice("metric", metric, METRICS)
+    check_positive("thumbnails", thumbnails, allow_zero=True)
+    for name, value in {"batch_size": batch_size, "max_pixels": max_pixels, "recall": recall}.items():
+        check_positive(name, value)
+    report = progress or (lambda step, share: None)
+    chosen = _preprocessing(model, gallery, preprocessing)
+    ids = [str(item) for item in gallery.ids]
+    check_ids(ids)
+    columns = _columns(gallery, fields)
+    sizes = _warmup_sizes(warmup_batch_sizes)
+    with translated_os_errors(Path(to)), Publication(to, version) as publication:
+        directory = publication.directory
+        report("write the model", 0.0)
+        info = write_saved_model(model, directory, chosen, max_pixels)
+        runner = SignatureRunner(directory, _record(info, chosen, max_pixels, normalised=False))
+        vectors = _embed(runner, gallery, batch_size, info.dimension, report)
+        normalised = bool(np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))
+        probes, files = _probes(gallery)
+        pictures = make_thumbnails(gallery, thumbnails) if thumbnails else None
+        packed = Gallery(vectors, ids, columns, metric or ("cosine" if normalised else "euclidean"), probes, pictures)
+        check_gallery(packed, info.dimension)
+        _check_probes(runner, packed, files)
+        images = np.stack([gallery.load(number).numpy() for number in probes])
+        write_warmup(directory / WARMUP, publication.to.name, _warmup(files, images, sizes))
+        report("build the index and the catalogue", 0.0)
+        pack(
+            directory,
+            packed,
+            _record(info, chosen, max_pixels, normalised),
+            recall=recall,
+            trees=trees,
+            seed=seed,
+            evaluation=evaluation.as_dict() if hasattr(evaluation, "as_dict") else evaluation,
+            thresholds=thresholds,
+        )
+        report("verify", 0.0)
+        verify(directory, deep=True)
+        report("publish", 0.0)
+        path = publication.publish()
+        report("publish", 1.0)
+    return Bundle.open(path, verify=False)
+
+
+def _preprocessing(model: keras.Model, gallery: Dataset, given: ImagePreprocessing | None) -> ImagePreprocessing:
+    """The one definition of "file bytes -> pixels" that model, gallery and argument agree on."""
+    own = getattr(model, "preprocessing", None)
+    chosen = given or own or gallery.preprocessing
+    for name, other in {"the model": own, "the gallery": gallery.preprocessing}.items():
+        if other is not None and other != chosen:
+            raise BundleError(
+                f"preprocessing: {chosen} is not that of {name}, {other}. Queries and gallery must be prepared alike: use "
+                "gallery.with_preprocessing(...), or give export the one that the model was trained with."
+            )
+    return chosen
+
+
+def _columns(gallery: Dataset, fields: Mapping[str, Sequence[Value]] | Sequence[str] | None) -> Mapping[str, Sequence[Value]]:
+    if isinstance(fields, Mapping):
+        return fields
+    if fields is None:
+        labels = {} if any(name.lower() == "label" for name in gallery.fields) else {"label": _class_names(gallery)}
+        return {**labels, **gallery.fields}
+    available = {"label": _class_names(gallery), **gallery.fields}
+    for name in fields:
+        check_choice("fields", name, available)
+    return {name: available[name] for name in fields}
+
+
+def _class_names(gallery: Dataset) -> list[str]:
+    return [str(gallery.class_names[label]) for label in gallery.labels]
+
+
+def _record(info: SavedModelInfo, preprocessing: ImagePreprocessing, max_pixels: int, normalised: bool) -> ModelRecord:
+    return ModelRecord(
+        fingerprint="",
+        dimension=info.dimension,
+        normalised=normalised,
+        input_shape=info.input_shape,
+        preprocessing=preprocessing.get_config(),
+        max_pixels=int(max_pixels),
+        signatures=info.signatures,
+    )
+
+
+def _embed(
+    runner: SignatureRunner, gallery: Dataset, batch_size: int, dimension: int, report: Progress
+) -> npt.NDArray[np.float32]:
+    """The gallery's embeddings by the exported `embed_images`; a row that was not finite becomes NaN, to be named later."""
+    vectors = np.empty([len(gallery), dimension], np.float32)
+    done = 0
+    for images in gallery.batches(batch_size):
+        embeddings, valid = runner.from_images(images)
+        if done + len(embeddings) > len(vectors):
+            raise BundleError(
+                f"gallery: more than {len(vectors)} images came out of batches(); expected one for each of its ids."
+            )
+        vectors[done : done + len(embeddings)] = np.where(valid[:, None], embeddings, np.nan)
+        done += len(embeddings)
+        report("embed the gallery", done / len(vectors))
+    if done != len(vectors):
+        raise BundleError(f"gallery: {done} images came out of batches(); expected one for each of its {len(vectors)} ids.")
+    return vectors
+
+
+def _probes(gallery: Dataset) -> tuple[tuple[int, ...], list[bytes]]:
+    """Items whose images go into the warm-up requests: small files, spread over the gallery."""
+    candidates = np.unique(np.linspace(0, len(gallery) - 1, 4 * _PROBES).astype(int)).tolist()
+    files = {number: gallery.image_bytes(number) for number in candidates}
+    chosen = sorted(sorted(candidates, key=lambda number: len(files[number]))[:_PROBES])
+    return tuple(chosen), [files[number] for number in chosen]
+
+
+def _check_probes(runner: SignatureRunner, gallery: Gallery, files: list[bytes]) -> None:
+    """The way from a file through `serving_default` ends where the gallery's own way ended."""
+    embeddings, valid = runner.from_bytes(files)
+    if not valid.all():
+        item = gallery.ids[gallery.probes[int(np.argmin(valid))]]
+        raise BundleError(f"gallery: the exported model cannot decode the image file of item {item!r}.")
+    vectors = gallery.vectors[list(gallery.probes)]
+    if gallery.metric == "cosine":
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    check_agreement(embeddings, vectors, gallery.metric)
+
+
+def _warmup_sizes(sizes: Sequence[int]) -> list[int]:
+    for size in sizes:
+        check_positive("warmup_batch_sizes", size)
+    if 2 * (len(sizes) + 1) > MOST_REQUESTS:
+        raise BundleError(
+            f"warmup_batch_sizes: {len(sizes)} sizes for 2 signatures; TF-Serving takes {MOST_REQUESTS} requests."
+        )
+    return sorted({int(size) for size in sizes})
+
+
+def _warmup(files: list[bytes], images: npt.NDArray[np.uint8], sizes: list[int]) -> list[Request]:
+    """Requests of the asked sizes for both signatures; one of them holds every probe, for the deep verification."""
+    sizes = sizes if max(sizes, default=0) >= len(files) else [*sizes, len(files)]
+    requests: list[Request] = []
+    for size in sizes:
+        rows = [row % len(files) for row in range(size)]
+        requests.append((FROM_BYTES, {BYTES_INPUT: np.array([files[row] for row in rows], object)}))
+        requests.append((FROM_IMAGES, {IMAGES_INPUT: images[rows]}))
+    return requests

@@ -1,0 +1,289 @@
+"""The manifest of a bundle: what is in it, what it was made with, and the checksum of every file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from tfdml.bundle.errors import BundleError
+from tfdml.bundle.layout import MANIFEST, FileRecord
+
+FORMAT = "tfdml.bundle"
+SCHEMA_VERSION = 1
+LARGEST_MANIFEST = 64 << 20
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRecord:
+    """The model of a bundle.
+
+    Args:
+        fingerprint: SHA-256 over the SavedModel's files.
+        dimension: length of an embedding.
+        normalised: whether embeddings have length 1.
+        input_shape: height, width and channels of a decoded image.
+        preprocessing: config of the `tfdml.preprocessing.ImagePreprocessing` inside `serving_default`.
+        max_pixels: images with more pixels are not decoded.
+        signatures: names of the SavedModel's signatures.
+    """
+
+    fingerprint: str
+    dimension: int
+    normalised: bool
+    input_shape: tuple[int, int, int]
+    preprocessing: Mapping[str, Any]
+    max_pixels: int
+    signatures: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """A distance beyond which an answer counts as "no match", with the interval that calibration gave it.
+
+    Args:
+        distance: the threshold, in the bundle's metric.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        confidence: level of the interval, between 0 and 1.
+        target: what was asked for, in words, e.g. "false accept rate 0.01".
+    """
+
+    distance: float
+    low: float
+    high: float
+    confidence: float
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything a reader must know before it opens another file of the bundle.
+
+    On disk it is canonical JSON (sorted keys, two spaces) that carries the SHA-256 of its own content: a changed byte is
+    noticed wherever it is, and the text stays readable.
+
+    Args:
+        created: UTC time, as in "2024-05-01T12:00:00Z".
+        tfdml_version: version of the library that wrote the bundle.
+        model: see `ModelRecord`.
+        metric: "cosine" or "euclidean".
+        items: number of gallery items.
+        index: the index's own record: backend, build settings, recall measured against exact search.
+        evaluation: retrieval figures given at export, by name; may be empty.
+        thresholds: see `Threshold`; may be empty.
+        libraries: versions of Python and of the libraries that wrote the bundle.
+        probes: numbers of the items whose images are in the warm-up requests, in their order; may be empty.
+        files: size and SHA-256 of every file of the version directory except the manifest.
+    """
+
+    created: str
+    tfdml_version: str
+    model: ModelRecord
+    metric: str
+    items: int
+    index: Mapping[str, Any]
+    evaluation: Mapping[str, float]
+    thresholds: Mapping[str, Threshold]
+    libraries: Mapping[str, str]
+    probes: tuple[int, ...]
+    files: Mapping[str, FileRecord]
+
+    def identity(self) -> str:
+        """SHA-256 of all but the file list. The catalogue keeps a copy, so that no manifest can be put beside another's."""
+        content = self._content()
+        del content["files"]
+        return hashlib.sha256(_canonical(content)).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        content = self._content()
+        return _canonical({**content, "checksum": hashlib.sha256(_canonical(content)).hexdigest()})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            BundleError: for anything else: another format or a newer schema, missing, unknown or mistyped keys, a wrong
+                checksum, or bytes that differ from the canonical form of their content.
+        """
+        content = _parse(data)
+        checksum = content.pop("checksum", None)
+        if checksum != hashlib.sha256(_canonical(content)).hexdigest():
+            raise BundleError(
+                f"{MANIFEST}: its own checksum does not match its content; it was edited or damaged. Export the bundle anew."
+            )
+        manifest = cls._from_content(content)
+        if manifest.to_bytes() != data:
+            raise BundleError(f"{MANIFEST}: not in canonical form; it was edited or damaged. Export the bundle anew.")
+        return manifest
+
+    def _content(self) -> dict[str, Any]:
+        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> Manifest:
+        top = _Fields(content, "")
+        top.take("format", str)
+        top.take("schema_version", int)
+        model = top.mapping("model")
+        manifest = cls(
+            created=top.take("created", str),
+            tfdml_version=top.take("tfdml_version", str),
+            model=ModelRecord(
+                fingerprint=model.sha256("fingerprint"),
+                dimension=model.positive("dimension"),
+                normalised=model.take("normalised", bool),
+                input_shape=model.shape("input_shape"),
+                preprocessing=model.take("preprocessing", dict),
+                max_pixels=model.positive("max_pixels"),
+                signatures=model.texts("signatures"),
+            ),
+            metric=top.choice("metric", ("cosine", "euclidean")),
+            items=top.positive("items"),
+            index=top.take("index", dict),
+            evaluation=top.each("evaluation", lambda fields, key: fields.number(key)),
+            thresholds=top.each("thresholds", lambda fields, key: _threshold(fields.mapping(key))),
+            libraries=top.each("libraries", lambda fields, key: fields.take(key, str)),
+            probes=top.integers("probes"),
+            files=top.each("files", lambda fields, key: _file(fields.mapping(key))),
+        )
+        model.end()
+        top.end()
+        return manifest
+
+
+def _threshold(fields: _Fields) -> Threshold:
+    threshold = Threshold(
+        distance=fields.number("distance"),
+        low=fields.number("low"),
+        high=fields.number("high"),
+        confidence=fields.number("confidence"),
+        target=fields.take("target", str),
+    )
+    fields.end()
+    return threshold
+
+
+def _file(fields: _Fields) -> FileRecord:
+    record = FileRecord(bytes=fields.positive("bytes", 0), sha256=fields.sha256("sha256"))
+    fields.end()
+    return record
+
+
+class _Fields:
+    """Takes typed values out of parsed JSON, naming the key in every complaint."""
+
+    def __init__(self, content: dict[str, Any], path: str) -> None:
+        self._left = dict(content)
+        self._path = path
+
+    def take(self, key: str, kind: type[_T]) -> _T:
+        if key not in self._left:
+            raise BundleError(f"{MANIFEST}: the key {self._path + key!r} is missing. Export the bundle anew.")
+        value = self._left.pop(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            self.refuse(key, value, f"a value of type {_JSON_NAMES[kind]}")
+        return value
+
+    def refuse(self, key: str, value: object, expected: str) -> None:
+        shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
+        raise BundleError(f"{MANIFEST}: {self._path + key!r} is {shown}; expected {expected}. Export the bundle anew.")
+
+    def number(self, key: str) -> float:
+        if isinstance(self._left.get(key), int) and not isinstance(self._left[key], bool):
+            return self.take(key, int)
+        return self.take(key, float)
+
+    def positive(self, key: str, least: int = 1) -> int:
+        value = self.take(key, int)
+        if value < least:
+            self.refuse(key, value, f"an integer >= {least}")
+        return value
+
+    def choice(self, key: str, known: tuple[str, ...]) -> str:
+        value = self.take(key, str)
+        if value not in known:
+            self.refuse(key, value, "one of " + ", ".join(repr(k) for k in known))
+        return value
+
+    def sha256(self, key: str) -> str:
+        value = self.take(key, str)
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            self.refuse(key, value, "a SHA-256 in hexadecimal")
+        return value
+
+    def shape(self, key: str) -> tuple[int, int, int]:
+        value = self.take(key, list)
+        if len(value) != 3 or not all(type(v) is int and v >= 1 for v in value):
+            self.refuse(key, value, "[height, width, channels]")
+        return value[0], value[1], value[2]
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        value = self.take(key, list)
+        if not all(type(v) is int and v >= 0 for v in value):
+            self.refuse(key, value, "a list of integers >= 0")
+        return tuple(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.take(key, list)
+        if not all(isinstance(v, str) for v in value):
+            self.refuse(key, value, "a list of strings")
+        return tuple(value)
+
+    def mapping(self, key: str) -> _Fields:
+        return _Fields(self.take(key, dict), f"{self._path}{key}.")
+
+    def each(self, key: str, read: Any) -> dict[str, Any]:
+        fields = self.mapping(key)
+        return {name: read(fields, name) for name in list(fields._left)}
+
+    def end(self) -> None:
+        if self._left:
+            unknown = ", ".join(repr(self._path + key) for key in sorted(self._left))
+            raise BundleError(f"{MANIFEST}: unknown keys: {unknown}. It was edited, or made by a newer tfdml: upgrade tfdml.")
+
+
+_JSON_NAMES: dict[type, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    dict: "object",
+    list: "list",
+}
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n").encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"{MANIFEST}: cannot hold its content: {error}. Expected finite numbers, strings and lists."
+        ) from error
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    if len(data) > LARGEST_MANIFEST:
+        raise BundleError(f"{MANIFEST}: {len(data):,} bytes are more than a manifest can have ({LARGEST_MANIFEST:,}).")
+    try:
+        content = json.loads(data.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST}: not JSON: {error}. It is damaged: export the bundle anew.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BundleError(f"{MANIFEST}: not the manifest of a tfdml bundle (its key 'format' is not {FORMAT!r}).")
+    version = content.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise BundleError(f"{MANIFEST}: 'schema_version' is {str(version)[:40]!r}; expected an integer >= 1. It is damaged.")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{MANIFEST}: schema version {version} was made by a newer tfdml; this one reads up to {SCHEMA_VERSION}. "
+            "Upgrade tfdml."
+        )
+    return content

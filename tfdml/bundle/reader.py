@@ -1,0 +1,119 @@
+"""Reading a bundle: search and look up items, without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from types import TracebackType
+
+import numpy.typing as npt
+
+from tfdml.bundle.catalogue import Catalogue, Value
+from tfdml.bundle.layout import resolve
+from tfdml.bundle.verification import check_files, open_catalogue, open_index, read_manifest, refusing
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One answer: an item and how far it is from the query.
+
+    Args:
+        id: the item's id.
+        distance: in the bundle's metric: `||u - v||` or `1 - cos(u, v)`.
+        fields: the item's own fields.
+        number: the item's number in index and catalogue.
+    """
+
+    id: str
+    distance: float
+    fields: Mapping[str, Value]
+    number: int
+
+
+class Bundle:
+    """An open bundle: its manifest, its index and its catalogue, which belong together.
+
+    Neither opening nor searching loads TensorFlow; `tfdml.bundle.Embedder` makes the embeddings of query images. Safe to use
+    from several threads.
+
+    Attributes:
+        path: the version directory.
+        manifest: a `tfdml.bundle.Manifest`.
+        index: the `tfdml.index.AnnoyIndex`, memory-mapped.
+        catalogue: the `tfdml.bundle.Catalogue`.
+
+    Example:
+        with Bundle.open("exports/products") as bundle:
+            for hit in bundle.search(embedding, k=5):
+                print(hit.id, hit.distance, hit.fields)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
+        self.path = resolve(path)
+        with refusing(self.path):
+            self.manifest = read_manifest(self.path)
+            if verify:
+                check_files(self.path, self.manifest)
+            self.catalogue: Catalogue = open_catalogue(self.path, self.manifest)
+            try:
+                self.index = open_index(self.path, self.manifest, self.catalogue)
+            except BaseException:
+                self.catalogue.close()
+                raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Bundle:
+        """Opens a bundle.
+
+        Args:
+            path: a version directory, or a model directory, whose latest version is taken.
+            verify: compute the checksum of every file. Without it only the manifest, the files' layout and the agreement of
+                index and catalogue are checked: for bundles that were verified a moment ago.
+
+        Raises:
+            BundleError: if anything is missing, damaged or does not belong together; it says what.
+        """
+        return cls(path, verify)
+
+    def __len__(self) -> int:
+        return self.manifest.items
+
+    def search(self, embeddings: npt.ArrayLike, k: int = 10) -> list[list[Hit]]:
+        """The `k` items nearest to each query.
+
+        Args:
+            embeddings: `[B, D]`, or one `[D]`, which counts as B = 1.
+            k: how many, from 1 to the number of items.
+
+        Returns:
+            For each query a list of `k` hits, nearest first.
+
+        Raises:
+            ValueError: for another dimension, NaN, or `k` out of range.
+        """
+        result = self.index.search(embeddings, k)
+        flat = [int(number) for number in result.numbers.ravel()]
+        items = iter(self.catalogue.items(flat))
+        answers: list[list[Hit]] = []
+        for numbers, distances in zip(result.numbers, result.distances, strict=True):
+            row = []
+            for number, distance in zip(numbers, distances, strict=True):
+                item = next(items)
+                row.append(Hit(str(item.pop("id")), float(distance), item, int(number)))
+            answers.append(row)
+        return answers
+
+    def close(self) -> None:
+        """Closes the catalogue. The index is unmapped when the last reference to it goes."""
+        self.catalogue.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        model = self.manifest.model
+        return f"Bundle({str(self.path)!r}: {len(self)} items, dimension={model.dimension}, metric={self.manifest.metric!r})"

@@ -1,0 +1,42 @@
+"""Small pictures of the items, so that answers can be shown wherever the bundle is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from tfdml.datasets import Dataset
+
+_QUALITY = 85
+_AT_ONCE = 256
+
+
+def make_thumbnails(gallery: Dataset, side: int) -> Iterator[bytes]:
+    """For each item, in order, a JPEG of at most `side` x `side` pixels with the whole picture on it.
+
+    A file that Pillow cannot read (the model's decoder knows a few kinds more) is shown as the model sees it.
+    """
+
+    def thumbnail(number: int) -> bytes:
+        try:
+            with Image.open(io.BytesIO(gallery.image_bytes(number))) as image:
+                # A JPEG is decoded at a fraction of its size already.
+                image.draft("RGB", (2 * side, 2 * side))
+                picture = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError):
+            pixels = gallery.load(number).numpy()
+            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=_QUALITY)
+        return file.getvalue()
+
+    with ThreadPoolExecutor() as pool:
+        # In parts: a pool that is given everything at once keeps every finished picture in memory.
+        for start in range(0, len(gallery), _AT_ONCE):
+            yield from pool.map(thumbnail, range(start, min(start + _AT_ONCE, len(gallery))))
