@@ -1,0 +1,162 @@
+"""The command line, in one process: a small shop is trained, judged, published, searched; mistakes get a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import tfdml
+from tfdml.cli import app, main
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    """A folder of drawn products, one folder for each."""
+    folder = tmp_path_factory.mktemp("shop")
+    data = tfdml.datasets.rendered_catalogue(classes=8, views=5, image_size=SIZE)
+    for number, item in enumerate(data.ids):
+        path = folder / f"{item}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data.image_bytes(number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(shop, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    options = ["--image-size", str(SIZE), "--steps", "4", "--classes", "4", "--examples", "3", "--test", "0.5"]
+    result = call("train", shop, "--out", folder, *options)
+    assert "4 classes kept out" in result
+    assert "raw pixels" in result
+    assert "untrained network" in result
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(shop, run, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("exports") / "products"
+    assert "40, with label" in call("export", run, shop, "--to", to)
+    return to
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_train_keeps_what_is_known_of_the_run(run):
+    record = json.loads((run / "run.json").read_text())
+    assert len(record["unseen_classes"]) == 4
+    assert set(record["figures"]) == {"raw pixels", "untrained network", "trained"}
+
+
+def test_evaluate_takes_the_unseen_classes_unless_asked_for_all(shop, run, tmp_path):
+    figures = tmp_path / "figures.json"
+    assert "20 images of 4 unseen classes" in call("evaluate", run, shop, "--json", figures)
+    trained = json.loads((run / "run.json").read_text())["figures"]["trained"]
+    assert json.loads(figures.read_text()) == pytest.approx(trained)
+    assert "40 images of 8 all classes" in call("evaluate", run / "model.keras", shop)
+
+
+def test_verify_says_what_it_checked(bundle):
+    output = call("verify", bundle)
+    assert "SHA-256" in output
+    assert "in order" in output
+
+
+def test_search_finds_an_item_of_the_gallery_first(shop, bundle, tmp_path):
+    images = sorted(shop.glob("*/*.png"))[:2]
+    answers = json.loads(call("search", bundle, *images, "-k", "3", "--json"))
+    for image in images:
+        first = answers[str(image)][0]
+        assert first["id"] == image.relative_to(shop).as_posix()
+        assert first["distance"] == pytest.approx(0, abs=1e-4)
+        assert first["fields"]["label"] == image.parent.name
+    picture = tmp_path / "answers" / "answer.png"
+    output = call("search", bundle, images[0], "-k", "3", "--picture", picture, "--label", images[0].parent.name)
+    assert images[0].parent.name in output
+    assert Image.open(picture).size[0] > 500
+
+
+def test_inspect_describes_the_bundle(bundle):
+    output = call("inspect", bundle)
+    for text in ["40, with label", f"{SIZE} x {SIZE} x 3 to 64 dimensions", "serving_default", "annoy", "First items"]:
+        assert text in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "no/such/folder"], "is not known"),
+        (["train", "rendered_catalogue", "--loss", "quadruplet"], "Known: 'triplet', 'contrastive'"),
+        (["demo", "--data", "imagenet"], "Known: 'auto'"),
+        (["evaluate", "no/such/run", "rendered_catalogue"], "there is no such model"),
+        (["verify", "no/such/bundle"], "no/such/bundle"),
+        (["search", "no/such/bundle", __file__], "no/such/bundle"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_exit_code_1(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tfdml", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "error:" in error
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_file_that_is_no_image_and_too_many_neighbours_are_refused(bundle, tmp_path):
+    text = tmp_path / "photo.jpg"
+    text.write_text("not an image")
+    with pytest.raises(ValueError, match=r"photo.jpg.*Expected whole JPEG"):
+        call("search", bundle, text)
+    with pytest.raises(ValueError, match="the bundle has 40 items"):
+        call("search", bundle, text, "-k", "41")
+
+
+def test_a_damaged_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    copy = tmp_path / "products"
+    shutil.copytree(bundle, copy)
+    index = copy / "1" / "assets.extra" / "retrieval" / "index.ann"
+    data = bytearray(index.read_bytes())
+    data[len(data) // 2] ^= 1
+    index.write_bytes(data)
+    monkeypatch.setattr(sys, "argv", ["tfdml", "verify", str(copy)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "index.ann" in capsys.readouterr().err
+
+
+def test_help_loads_no_tensorflow():
+    code = (
+        "import sys; from typer.testing import CliRunner; from tfdml.cli import app;"
+        "result = CliRunner().invoke(app, ['search', '--help']); assert result.exit_code == 0, result.output;"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version():
+    assert call("--version").strip() == f"tfdml {tfdml.__version__}"
+
+
+@pytest.mark.slow
+def test_demo_on_the_rendered_catalogue(tmp_path):
+    output = call("demo", "--out", tmp_path, "--data", "rendered_catalogue", "--steps", "30")
+    assert "Done in" in output
+    assert Image.open(tmp_path / "answers.png").size[1] > 800
+    tfdml.bundle.verify(tmp_path / "products")

@@ -1,0 +1,60 @@
+"""The command line: `tfdml demo | train | evaluate | export | verify | search | inspect`."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from tfdml import __version__
+from tfdml.cli import bundles, demo, training
+from tfdml.cli.console import errors, fail
+
+app = typer.Typer(
+    name="tfdml",
+    help=(
+        "Deep metric learning for TensorFlow and Keras: from labelled images to a served visual search.\n\n"
+        "The usual way: [bold]train[/bold] on a folder of images, [bold]evaluate[/bold] on classes that were not trained on, "
+        "[bold]export[/bold] a bundle, [bold]search[/bold] it. [bold]demo[/bold] does all of that in a few minutes."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.command("export")(bundles.export)
+app.command("verify")(bundles.verify)
+app.command("search")(bundles.search)
+app.command("inspect")(bundles.inspect)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tfdml {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and stop."),
+) -> None:
+    """Options of all commands."""
+
+
+def main() -> None:
+    """The console script. What the user can mend is told in a sentence; TFDML_DEBUG=1 shows the whole traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
+    except errors() as error:
+        if os.environ.get("TFDML_DEBUG"):
+            raise
+        fail(str(error))
+
+
+if __name__ == "__main__":
+    main()

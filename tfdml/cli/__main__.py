@@ -1,0 +1,5 @@
+"""`python -m tfdml.cli`."""
+
+from tfdml.cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""`tfdml export`, `verify`, `search` and `inspect`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from tfdml.cli.console import console, load_tensorflow, plain_table, say, step_progress
+from tfdml.cli.training import Data, load_data, load_model
+
+if TYPE_CHECKING:
+    from tfdml.bundle import Bundle, Hit
+    from tfdml.evaluation import AnswerRow
+
+BundlePath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="A version directory, or a model directory, whose latest version is taken.", show_default=False
+    ),
+]
+LABEL = "label"
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A folder written by train, or a .keras file.", show_default=False)],
+    data: Data,
+    to: Annotated[Path, typer.Option(help="The model directory; versions are directories in it.")] = Path("exports/products"),
+    version: Annotated[int | None, typer.Option(help="An integer; the one after the latest if left out.")] = None,
+    recall: Annotated[float, typer.Option(help="Share of the true nearest neighbours that the index must find.")] = 0.95,
+    thumbnails: Annotated[int, typer.Option(help="Side of the items' small pictures, in pixels; 0 for none.")] = 96,
+    on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
+) -> None:
+    """Publishes a bundle: the model, an index of the images in DATA, and their catalogue, in one versioned directory.
+
+    Nothing is visible before it is complete and verified; TF-Serving picks the directory up as it is.
+    """
+    load_tensorflow()
+    from tfdml import bundle
+
+    loaded, preprocessing, _ = load_model(model)
+    gallery = load_data(data, None, on_unreadable).with_preprocessing(preprocessing)
+    with step_progress() as progress:
+        published = bundle.export(loaded, gallery, to, version, recall=recall, thumbnails=thumbnails, progress=progress)
+    say(describe(published))
+
+
+def verify(
+    path: BundlePath,
+    deep: Annotated[bool, typer.Option(help="Also run the model: needs TensorFlow.")] = False,
+) -> None:
+    """Checks every byte of a bundle, and that its parts belong together. Exit code 1 says that they do not."""
+    from tfdml import bundle
+
+    if deep:
+        load_tensorflow()
+    report = bundle.verify(path, deep=deep, progress=lambda check: say(f"  [green]ok[/green]  {check}"))
+    say(f"{report.path}: in order")
+
+
+def search(
+    path: BundlePath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files to look up.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.", min=1)] = 5,
+    picture: Annotated[Path | None, typer.Option(help="Also write the answers as a picture (.png, .pdf or .svg).")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The true class of the images: the picture frames right answers green, wrong ones red.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Finds the items of a bundle that look most like the given images.
+
+    [bold]Example:[/bold]  tfdml search exports/products photo.jpg -k 8 --picture answer.png
+    """
+    from tfdml import bundle
+
+    files = [file.read_bytes() for file in images]
+    with bundle.Bundle.open(path) as opened:
+        if k > len(opened):
+            raise ValueError(f"-k {k}: the bundle has {len(opened)} items. Ask for at most as many.")
+        load_tensorflow()
+        embedder = bundle.Embedder(opened.path, verify=False)
+        embeddings, valid = embedder.try_embed(files)
+        bad = [str(file) for file, good in zip(images, valid, strict=True) if not good]
+        if bad:
+            raise ValueError(f"cannot be read as images: {', '.join(bad)}. Expected whole JPEG, PNG, BMP or GIF files.")
+        answers = opened.search(embeddings, k)
+        if as_json:
+            named = {str(file): [dataclasses.asdict(hit) for hit in hits] for file, hits in zip(images, answers, strict=True)}
+            console.print_json(json.dumps(named))
+        else:
+            for file, hits in zip(images, answers, strict=True):
+                print_hits(str(file), hits)
+        if picture:
+            rows = [
+                answer_row(opened, data, hits, label, title=label or file.name)
+                for file, data, hits in zip(images, files, answers, strict=True)
+            ]
+            save_picture(rows, picture, f"Nearest items in {opened.path.parent.name}, version {opened.path.name}")
+            if not as_json:
+                say(f"Picture: {picture}")
+
+
+def inspect(path: BundlePath) -> None:
+    """Prints what a bundle holds: model, index, figures, libraries, and its first items."""
+    from tfdml import bundle
+
+    with bundle.Bundle.open(path, verify=False) as opened:
+        say(describe(opened))
+        first = opened.catalogue.items(range(min(5, len(opened))))
+        if first:
+            rows = [[_short(value) for value in item.values()] for item in first]
+            plain_table("First items", list(first[0]), rows)
+    say("Not verified here; tfdml verify checks every byte.")
+
+
+def describe(opened: Bundle) -> str:
+    """What a bundle is, in a few lines."""
+    manifest, model = opened.manifest, opened.manifest.model
+    index = manifest.index
+    height, width, channels = model.input_shape
+    lines = [
+        f"[bold]{opened.path}[/bold]",
+        f"  items       {manifest.items:,}, with {', '.join(opened.catalogue.fields) or 'no fields'}",
+        f"  model       {height} x {width} x {channels} to {model.dimension} dimensions, {manifest.metric} distance"
+        + (", normalised" if model.normalised else ""),
+        f"  signatures  {', '.join(model.signatures)}",
+        f"  index       {index['backend']}, {index['trees']} trees, search_k {index['search_k']}; "
+        f"finds {index['recall']:.1%} of the {index['recall_at']} true neighbours",
+        f"  made        {manifest.created} by tfdml {manifest.tfdml_version}, "
+        + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
+    ]
+    if manifest.evaluation:
+        shares = [f"{name} {value:.1%}" for name, value in manifest.evaluation.items() if not name.startswith("queries")]
+        lines.append(f"  evaluation  {', '.join(shares)}")
+    return "\n".join(lines)
+
+
+def print_hits(title: str, hits: Sequence[Hit]) -> None:
+    fields = list(hits[0].fields) if hits else []
+    rows = [
+        [str(rank), hit.id, f"{hit.distance:.4f}", *(_short(hit.fields[name]) for name in fields)]
+        for rank, hit in enumerate(hits, 1)
+    ]
+    plain_table(title, ["", "id", "distance", *fields], rows, right=["", "distance"])
+
+
+def answer_row(opened: Bundle, query: bytes, hits: Sequence[Hit], label: str | None, title: str, note: str = "") -> AnswerRow:
+    """A query and its answers for a picture; right and wrong are known when the query's class is."""
+    from tfdml.evaluation import Answer, AnswerRow
+
+    answers = []
+    for hit in hits:
+        thumbnail = opened.catalogue.thumbnail(hit.number)
+        if thumbnail is None:
+            raise ValueError(f"{opened.path} holds no pictures of its items. Export it with thumbnails to draw answers.")
+        own = hit.fields.get(LABEL)
+        correct = None if label is None or own is None else str(own) == label
+        name = str(hit.fields.get("title") or own or hit.id)
+        answers.append(Answer(_pixels(thumbnail), name, hit.distance, correct))
+    return AnswerRow(_pixels(query), title, answers, note)
+
+
+def save_picture(rows: Sequence[AnswerRow], path: Path, title: str, subtitle: str = "") -> None:
+    from tfdml.evaluation import answers_figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers_figure(rows, title, subtitle).savefig(path)
+
+
+def _pixels(file: bytes) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

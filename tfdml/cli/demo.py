@@ -1,0 +1,133 @@
+"""`tfdml demo`: the whole way, from photographs to answers, in a few minutes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from tfdml._checks import check_choice
+from tfdml.cli.bundles import answer_row, describe, print_hits, save_picture
+from tfdml.cli.console import heading, load_tensorflow, say, step_progress
+from tfdml.cli.training import MODEL_FILE, fit
+
+if TYPE_CHECKING:
+    from tfdml.bundle import Bundle, Hit
+    from tfdml.datasets import Dataset
+
+SOURCES = ("auto", "grocery_store", "rendered_catalogue")
+_ROWS, _NEIGHBOURS = 6, 6
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the bundle and the pictures.")] = Path("demo"),
+    data: Annotated[
+        str,
+        typer.Option(help="grocery_store, rendered_catalogue, or auto: the photographs where they can be had."),
+    ] = "auto",
+    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the split, the batches and the weights.")] = 0,
+) -> None:
+    """Does the main job once: trains on product photographs, measures on products never seen, publishes a bundle, searches it.
+
+    Photographs come from TFDML_DATA or a download; without either, a catalogue of products is drawn instead.
+    """
+    started = time.monotonic()
+    check_choice("data", data, SOURCES)
+    load_tensorflow()
+    import tfdml
+
+    dataset = _dataset(data)
+    train, test = dataset.split_by_class(test=0.5, seed=seed)
+    say(
+        f"{dataset.name}: trains on {len(train):,} images of {train.num_classes} classes, "
+        f"is judged on {len(test):,} images of {test.num_classes} others."
+    )
+    model, figures = fit(
+        train,
+        test,
+        dimension=64,
+        loss=tfdml.losses.TripletLoss(margin=0.2, mining="semi_hard"),
+        classes=16,
+        examples=4,
+        steps=steps,
+        learning_rate=1e-3,
+        flip=True,
+        seed=seed,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.save(out / MODEL_FILE)
+
+    heading("Publishing a bundle of the unseen products")
+    queries, gallery = _kept_out(test.with_preprocessing(model.preprocessing or test.preprocessing), seed)
+    with step_progress() as progress:
+        bundle = tfdml.bundle.export(model, gallery, out / "products", evaluation=figures["trained"], progress=progress)
+    with bundle:
+        say(describe(bundle))
+        files = _write_queries(queries, out / "queries")
+        heading("Searching with photographs that are not in it")
+        embeddings = tfdml.bundle.Embedder(bundle.path, verify=False).embed([file.read_bytes() for file in files])
+        answers = bundle.search(embeddings, _NEIGHBOURS)
+        print_hits(f"{files[0].name} ({queries.class_names[queries.labels[0]]})", answers[0])
+        _pictures(bundle, queries, files, answers, out, figures["trained"]["recall_at_1"])
+    say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
+    say(f"  tfdml verify {bundle.path}")
+    say(f"  tfdml search {bundle.path} {files[0]} --picture answer.png")
+
+
+def _dataset(name: str) -> Dataset:
+    from tfdml import datasets
+
+    if name == "auto":
+        try:
+            return datasets.grocery_store()
+        except datasets.DownloadError as error:
+            reason = str(error).splitlines()[0]
+            say(f"No photographs ({reason}), so a catalogue of products is drawn instead.")
+            name = "rendered_catalogue"
+    return datasets.load(name)
+
+
+def _kept_out(test: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """One image of every class as a query; the others are the gallery."""
+    rng = np.random.default_rng(seed)
+    chosen = np.array([rng.choice(np.flatnonzero(test.labels == label)) for label in range(test.num_classes)])
+    chosen = chosen[rng.permutation(len(chosen))]
+    rest = np.setdiff1d(np.arange(len(test)), chosen)
+    return test.subset(chosen), test.subset(rest)
+
+
+def _write_queries(queries: Dataset, folder: Path) -> list[Path]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = []
+    for number, item in enumerate(queries.ids):
+        name = item.replace("/", "_").replace(os.sep, "_")
+        path = folder / (name if Path(name).suffix else f"{name}.png")
+        path.write_bytes(queries.image_bytes(number))
+        paths.append(path)
+    return paths
+
+
+def _pictures(
+    bundle: Bundle, queries: Dataset, files: list[Path], answers: list[list[Hit]], out: Path, recall: float
+) -> None:
+    names = [queries.class_names[label] for label in queries.labels]
+    titles = queries.fields.get("title", names)
+    right = [str(hits[0].fields["label"]) == name for hits, name in zip(answers, names, strict=True)]
+    say(f"The nearest item is of the right product for {sum(right)} of {len(right)} queries.")
+    chosen = {
+        "answers.png": (list(range(len(files))), "Products the model has never seen"),
+        "mistakes.png": ([i for i, good in enumerate(right) if not good], "Where it goes wrong"),
+    }
+    for name, (numbers, title) in chosen.items():
+        rows = [answer_row(bundle, files[i].read_bytes(), answers[i], names[i], titles[i]) for i in numbers[:_ROWS]]
+        (out / name).unlink(missing_ok=True)
+        if rows:
+            subtitle = f"{bundle.manifest.items:,} items; Recall@1 over all of them {recall:.1%}"
+            save_picture(rows, out / name, title, subtitle)

@@ -1,0 +1,206 @@
+"""`tfdml train` and `tfdml evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfdml._checks import check_choice
+from tfdml.cli.console import figures_table, heading, load_tensorflow, say
+
+if TYPE_CHECKING:
+    from tfdml.datasets import Dataset
+    from tfdml.models import EmbeddingModel
+    from tfdml.preprocessing import ImagePreprocessing
+
+MODEL_FILE, RUN_FILE = "model.keras", "run.json"
+LOSSES = ("triplet", "contrastive")
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with one folder of images for each class, a .csv file (path, label, ...), or one of "
+        "grocery_store, omniglot, mnist, rendered_catalogue.",
+        show_default=False,
+    ),
+]
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the model and what is known of it.")] = Path("runs/latest"),
+    test: Annotated[
+        float, typer.Option(help="Share of the classes kept out of training, to judge the model on. 0 trains on all.")
+    ] = 0.3,
+    image_size: Annotated[int, typer.Option(help="Side of the square that images are cropped to, in pixels.")] = 64,
+    dimension: Annotated[int, typer.Option(help="Length of the embedding.")] = 64,
+    loss: Annotated[str, typer.Option(help="triplet or contrastive.")] = "triplet",
+    mining: Annotated[str, typer.Option(help="For the triplet loss: semi_hard, hard or all.")] = "semi_hard",
+    margin: Annotated[float, typer.Option(help="Margin of the loss; 0 takes the loss's own default.")] = 0.0,
+    classes: Annotated[int, typer.Option(help="Classes in a batch (P).")] = 16,
+    examples: Annotated[int, typer.Option(help="Images of each class in a batch (K).")] = 4,
+    steps: Annotated[int, typer.Option(help="Training steps in all.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam at the start; it falls to 0 along a cosine.")] = 1e-3,
+    flip: Annotated[bool, typer.Option(help="Mirror images in training. Not for letters and digits.")] = True,
+    on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
+    seed: Annotated[int, typer.Option(help="Of the split, the batches and the weights.")] = 0,
+) -> None:
+    """Trains an embedding on labelled images and judges it on classes it has not seen.
+
+    Writes OUT/model.keras, OUT/run.json (settings, classes kept out, figures) and prints the figures beside raw pixels.
+
+    [bold]Example:[/bold]  tfdml train photos/ --out runs/shop --steps 2000
+    """
+    load_tensorflow()
+    check_choice("loss", loss, LOSSES)
+    dataset = load_data(data, image_size, on_unreadable)
+    if test:
+        training, unseen = dataset.split_by_class(test=test, seed=seed)
+    else:
+        training, unseen = dataset, None
+    say(
+        f"{len(training):,} images of {training.num_classes} classes to train on"
+        + (f"; {len(unseen):,} images of {unseen.num_classes} classes kept out." if unseen else ".")
+    )
+    model, figures = fit(
+        training,
+        unseen,
+        dimension=dimension,
+        loss=make_loss(loss, mining, margin),
+        classes=classes,
+        examples=examples,
+        steps=steps,
+        learning_rate=learning_rate,
+        flip=flip,
+        seed=seed,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.save(out / MODEL_FILE)
+    run = {
+        "data": data,
+        "seed": seed,
+        "steps": steps,
+        "loss": loss,
+        "unseen_classes": list(unseen.class_names) if unseen else [],
+        "figures": figures,
+    }
+    (out / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    say(f"Model and figures are in {out}. Next: tfdml export {out} {data} --to exports/products")
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A folder written by train, or a .keras file.", show_default=False)],
+    data: Data,
+    all_classes: Annotated[bool, typer.Option(help="Judge on all classes, also those that were trained on.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
+) -> None:
+    """Measures retrieval with a trained model: every image is a query against all others.
+
+    Of a folder written by train, only the classes kept out of training count, unless --all-classes is given.
+    """
+    load_tensorflow()
+    loaded, preprocessing, unseen = load_model(model)
+    dataset = load_data(data, None, on_unreadable).with_preprocessing(preprocessing)
+    if unseen and not all_classes:
+        _, dataset = dataset.split_by_class(test=unseen)
+    figures = loaded.evaluate(dataset)
+    what = "unseen classes" if unseen and not all_classes else "all classes"
+    figures_table({"model": figures}, f"{len(dataset):,} images of {dataset.num_classes} {what}")
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def load_data(name: str, image_size: int | None, on_unreadable: str = "error") -> Dataset:
+    from tfdml import datasets
+
+    options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    if name not in datasets.names():
+        options["on_unreadable"] = on_unreadable
+    return datasets.load(name, **options)
+
+
+def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str]]:
+    """The model at `path`, its preprocessing, and the names of the classes it was not trained on, where that is known."""
+    import keras
+
+    import tfdml
+
+    file = path
+    unseen: list[str] = []
+    if path.is_dir():
+        file = path / MODEL_FILE
+        run = path / RUN_FILE
+        unseen = json.loads(run.read_text(encoding="utf-8"))["unseen_classes"] if run.is_file() else []
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: there is no such model. Expected a folder written by `tfdml train`, or a .keras file."
+        )
+    model = keras.models.load_model(file)
+    if not isinstance(model, tfdml.EmbeddingModel) or model.preprocessing is None:
+        raise ValueError(
+            f"{file}: expected a tfdml.EmbeddingModel with its preprocessing, as `tfdml train` saves it. "
+            "Export other models from Python with tfdml.bundle.export."
+        )
+    return model, model.preprocessing, unseen
+
+
+def make_loss(name: str, mining: str, margin: float) -> Any:
+    from tfdml import losses
+
+    options: dict[str, Any] = {"margin": margin} if margin else {}
+    return losses.ContrastiveLoss(**options) if name == "contrastive" else losses.TripletLoss(mining=mining, **options)
+
+
+def fit(
+    training: Dataset,
+    unseen: Dataset | None,
+    *,
+    dimension: int,
+    loss: Any,
+    classes: int,
+    examples: int,
+    steps: int,
+    learning_rate: float,
+    flip: bool,
+    seed: int,
+    epochs: int = 5,
+) -> tuple[EmbeddingModel, dict[str, dict[str, float]]]:
+    """Trains a small convolutional encoder; returns it with its figures and the two floors on the unseen classes."""
+    import keras
+
+    import tfdml
+    from tfdml.augmentation import RandomCropFlip
+
+    keras.utils.set_random_seed(seed)
+    height, width, channels = training.preprocessing.shape
+    # Trained on random crops of slightly larger images, judged and served on the centre of the same scale.
+    larger = (height + height // 8, width + width // 8)
+    preprocessing = tfdml.preprocessing.ImagePreprocessing((height, width), channels, training.preprocessing.fit, larger)
+    batches = tfdml.samplers.PKSampler(training.labels, min(classes, training.num_classes), examples, seed=seed).dataset(
+        training.with_preprocessing(preprocessing.uncropped()).in_memory().load,
+        augment=RandomCropFlip(height, width, flip=flip, light=0.1 if channels == 3 else 0.0),
+    )
+    encoder = tfdml.models.conv_encoder((height, width, channels), dimension=dimension)
+    model = tfdml.EmbeddingModel(encoder, preprocessing=preprocessing)
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)), loss=loss)
+
+    figures: dict[str, dict[str, float]] = {}
+    callbacks = []
+    if unseen:
+        unseen = unseen.with_preprocessing(preprocessing).in_memory()
+        figures["raw pixels"] = tfdml.evaluation.retrieval(
+            tfdml.evaluation.raw_pixels(unseen), unseen.labels, metric="euclidean"
+        ).as_dict()
+        figures["untrained network"] = model.evaluate(unseen)
+        callbacks = [tfdml.evaluation.RetrievalCallback(unseen, verbose=0)]
+    heading(f"Training for {steps} steps")
+    epochs = min(epochs, steps)
+    model.fit(batches, steps_per_epoch=steps // epochs, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=2)
+    if unseen:
+        figures["trained"] = model.evaluate(unseen)
+        figures_table(figures, f"{len(unseen):,} images of {unseen.num_classes} classes never trained on")
+    return model, figures
