@@ -20,6 +20,8 @@ import tensorflow as tf
 
 import tfdml
 
+PHOTOS = "folder, .csv file or name of a data set; of several, the first that can be had (%(default)s)"
+
 
 def make_encoder(backbone: str, size: int, dimension: int) -> keras.Model:
     """Images, 0 to 255, to vectors. Every encoder scales the pixels itself, so that serving cannot forget to."""
@@ -57,7 +59,7 @@ def main() -> None:
     keras.utils.set_random_seed(arguments.seed)
 
     # 1. Photographs. Products of the test side are unseen: they share no class with the training side.
-    data = tfdml.datasets.load(arguments.photos, image_size=arguments.size)
+    data = tfdml.datasets.first_available(*arguments.photos.split(","), image_size=arguments.size)
     data.summary()
     train, unseen = data.split_by_class(test=0.5, seed=arguments.seed)
 
@@ -105,7 +107,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", default="grocery_store", help="folder, .csv file or name of a data set (%(default)s)")
+    parser.add_argument("--photos", default="grocery_store,rendered_catalogue", help=PHOTOS)
     parser.add_argument("--to", default="exports/products", help="where versions are published (%(default)s)")
     parser.add_argument("--backbone", default="small", help="small, resnet18_v2, or a KerasCV preset (%(default)s)")
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels (%(default)s)")

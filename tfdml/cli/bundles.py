@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from tfdml.cli.console import console, load_tensorflow, plain_table, say, step_progress
+from tfdml.cli.console import console, load_tensorflow, plain_table, say, sorted_figures, spoken, step_progress
 from tfdml.cli.training import Data, load_data, load_model
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ BundlePath = Annotated[
     ),
 ]
 LABEL = "label"
+_SHORTEST_ID = 30
 
 
 def export(
@@ -137,18 +138,29 @@ def describe(opened: Bundle) -> str:
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
     ]
     if manifest.evaluation:
-        shares = [f"{name} {value:.1%}" for name, value in manifest.evaluation.items() if not name.startswith("queries")]
+        shares = [f"{spoken(name)} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
         lines.append(f"  evaluation  {', '.join(shares)}")
     return "\n".join(lines)
 
 
 def print_hits(title: str, hits: Sequence[Hit]) -> None:
-    fields = list(hits[0].fields) if hits else []
-    rows = [
-        [str(rank), hit.id, f"{hit.distance:.4f}", *(_short(hit.fields[name]) for name in fields)]
-        for rank, hit in enumerate(hits, 1)
-    ]
-    plain_table(title, ["", "id", "distance", *fields], rows, right=["", "distance"])
+    """A table of answers: rank, distance, class and id, and as many of the other fields as the terminal is wide."""
+    columns = {
+        "": [str(rank) for rank in range(1, len(hits) + 1)],
+        "distance": [f"{hit.distance:.4f}" for hit in hits],
+        "id": [hit.id for hit in hits],
+    }
+    names = sorted(hits[0].fields, key=lambda name: name != LABEL) if hits else []
+    for name in names:
+        cells = [_short(hit.fields[name]) for hit in hits]
+        wider = {**columns, name: cells}
+        widths = {head: max(len(text) for text in (head, *column)) for head, column in wider.items()}
+        # The id may be long: it stands last, and folds where it must.
+        widths["id"] = min(widths["id"], _SHORTEST_ID)
+        if cells != columns["id"] and sum(widths.values()) + 3 * len(widths) + 1 <= console.width:
+            columns = wider
+    columns["id"] = columns.pop("id")
+    plain_table(title, list(columns), list(zip(*columns.values(), strict=True)), right=["", "distance"])
 
 
 def answer_row(opened: Bundle, query: bytes, hits: Sequence[Hit], label: str | None, title: str, note: str = "") -> AnswerRow:

@@ -68,9 +68,9 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Retrieval figures in percent, one row for each thing measured."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
-    columns = list(dict.fromkeys(name for figures in rows.values() for name in figures if _is_share(name)))
+    columns = list(dict.fromkeys(name for figures in rows.values() for name, _ in sorted_figures(figures)))
     for name in columns:
-        table.add_column(_spoken(name), justify="right")
+        table.add_column(spoken(name), justify="right")
     for label, figures in rows.items():
         table.add_row(escape(label), *[f"{100 * figures[name]:.1f}%" if name in figures else "" for name in columns])
     console.print(table)
@@ -106,10 +106,13 @@ def step_progress() -> Iterator[Callable[[str, float], None]]:
         yield report
 
 
-def _is_share(name: str) -> bool:
-    return not name.startswith("queries")
+def sorted_figures(figures: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The shares among `figures`, Recall@k by k first; a manifest keeps its names in alphabetical order."""
+    shares = [(name, value) for name, value in figures.items() if not name.startswith("queries")]
+    return sorted(shares, key=lambda item: (not item[0].startswith("recall_at_"), len(item[0]), item[0]))
 
 
-def _spoken(name: str) -> str:
+def spoken(name: str) -> str:
+    """A figure's name as people write it."""
     known = {"r_precision": "R-Precision", "map_at_r": "MAP@R"}
     return known.get(name, name.replace("recall_at_", "Recall@"))

@@ -70,10 +70,10 @@ def demo(
     with bundle:
         say(describe(bundle))
         files = _write_queries(queries, out / "queries")
-        heading("Searching with photographs that are not in it")
+        heading("Searching with pictures that are not in it")
         embeddings = tfdml.bundle.Embedder(bundle.path, verify=False).embed([file.read_bytes() for file in files])
         answers = bundle.search(embeddings, _NEIGHBOURS)
-        print_hits(f"{files[0].name} ({queries.class_names[queries.labels[0]]})", answers[0])
+        print_hits(f"A photograph of {queries.class_names[queries.labels[0]]}", answers[0])
         _pictures(bundle, queries, files, answers, out, figures["trained"]["recall_at_1"])
     say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
     say(f"  tfdml verify {bundle.path}")
@@ -87,8 +87,7 @@ def _dataset(name: str) -> Dataset:
         try:
             return datasets.grocery_store()
         except datasets.DownloadError as error:
-            reason = str(error).splitlines()[0]
-            say(f"No photographs ({reason}), so a catalogue of products is drawn instead.")
+            say(f"There are no photographs, so a catalogue of products is drawn instead. The reason: {error}")
             name = "rendered_catalogue"
     return datasets.load(name)
 
@@ -114,9 +113,7 @@ def _write_queries(queries: Dataset, folder: Path) -> list[Path]:
     return paths
 
 
-def _pictures(
-    bundle: Bundle, queries: Dataset, files: list[Path], answers: list[list[Hit]], out: Path, recall: float
-) -> None:
+def _pictures(bundle: Bundle, queries: Dataset, files: list[Path], answers: list[list[Hit]], out: Path, recall: float) -> None:
     names = [queries.class_names[label] for label in queries.labels]
     titles = queries.fields.get("title", names)
     right = [str(hits[0].fields["label"]) == name for hits, name in zip(answers, names, strict=True)]
