@@ -14,3 +14,6 @@ TESTS = Path(__file__).resolve().parent
 for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+# Docstring examples are looked for in every module, and two files named conftest cannot both be imported as modules.
+collect_ignore_glob = ["*conftest.py"]
