@@ -108,8 +108,9 @@ def step_progress() -> Iterator[Callable[[str, float], None]]:
 
 def sorted_figures(figures: Mapping[str, float]) -> list[tuple[str, float]]:
     """The shares among `figures`, Recall@k by k first; a manifest keeps its names in alphabetical order."""
+    last = ["r_precision", "map_at_r"]
     shares = [(name, value) for name, value in figures.items() if not name.startswith("queries")]
-    return sorted(shares, key=lambda item: (not item[0].startswith("recall_at_"), len(item[0]), item[0]))
+    return sorted(shares, key=lambda item: (last.index(item[0]) + 1 if item[0] in last else 0, len(item[0]), item[0]))
 
 
 def spoken(name: str) -> str:
