@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tfdml.preprocessing import FITS, ImagePreprocessing
 
@@ -113,3 +113,37 @@ def test_config_reads_back():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ImagePreprocessing(**arguments)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("byte_order", ["II", "MM"])
+@pytest.mark.parametrize("orientation", [None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 300])
+def test_photographs_stand_upright(orientation, byte_order, channels):
+    # Smooth, since decoders differ at edges; and different from each of its mirror images.
+    down, across = np.meshgrid(np.linspace(0, 200, 32), np.linspace(0, 250, 48), indexing="ij")
+    image = Image.fromarray(np.stack([down, across / 2, (down + across) / 3], 2).astype(np.uint8))
+    exif = Image.Exif()
+    exif.endian = "<" if byte_order == "II" else ">"
+    exif[0x010F] = "maker"
+    if orientation is not None:
+        exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(buffer.getvalue()))).convert("RGB" if channels == 3 else "L")
+    result = ImagePreprocessing(size=8, channels=channels).decode(buffer.getvalue()).numpy()
+    expected = np.asarray(expected).reshape(result.shape)
+    assert np.abs(result.astype(int) - expected).max() <= 4
+
+
+def test_exif_data_that_lie_do_no_harm():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = bytearray(file_of(image, "JPEG", exif=exif))
+    start = whole.index(b"Exif\0\0") + 6
+    decode = ImagePreprocessing(size=8).decode
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[start + int(rng.integers(26))] = int(rng.integers(256))
+        assert sorted(decode(bytes(damaged)).shape[:2]) == [20, 30]

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdml._checks import check_choice
+from tfdml._orientation import upright
 
 FITS = ("crop", "pad", "stretch")
 
@@ -73,10 +74,14 @@ class ImagePreprocessing:
         return self.resize_image(self.decode(file))
 
     def decode(self, file: tf.Tensor) -> tf.Tensor:
-        """Decodes JPEG, PNG, BMP or GIF (its first frame) to `uint8 [height, width, channels]`; EXIF orientation is ignored."""
+        """Decodes JPEG, PNG, BMP or GIF (its first frame) to `uint8 [height, width, channels]`.
+
+        A JPEG is turned the way up that its EXIF data ask for, as telephones note it.
+        """
         # Always in colour first: TensorFlow cannot decode every kind of file (BMP, GIF, CMYK) to grey.
         image = tf.io.decode_image(file, channels=3, dtype=tf.uint8, expand_animations=False)
         image.set_shape([None, None, 3])
+        image = upright(image, file)
         return image if self.channels == 3 else _luma(image)
 
     def resize_image(self, image: tf.Tensor) -> tf.Tensor:
