@@ -54,6 +54,6 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "truncated.png": (png[: len(png) // 2], "cannot be decoded"),
         "truncated.bmp": (encoded(picture(), "BMP")[:-100], "cannot be decoded"),
         "truncated.gif": (encoded(picture(), "GIF")[:-200], "cannot be decoded"),
-        "tiff.png": (encoded(picture(), "TIFF"), "cannot be decoded"),
+        "tiff.png": (encoded(picture(), "TIFF"), "a TIFF image: expected JPEG, PNG, BMP or GIF"),
         "header-only.png": (png[:30], "cannot be decoded"),
     }

@@ -147,3 +147,10 @@ def test_exif_data_that_lie_do_no_harm():
         damaged = bytearray(whole)
         damaged[start + int(rng.integers(26))] = int(rng.integers(256))
         assert sorted(decode(bytes(damaged)).shape[:2]) == [20, 30]
+
+
+def test_webp_is_refused_though_some_tensorflows_decode_it():
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "WEBP", lossless=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG, BMP or GIF"):
+        ImagePreprocessing(size=8).decode(buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 
 
@@ -30,7 +31,7 @@ def check_positive(argument: str, value: float, *, allow_zero: bool = False) -> 
     ValueError: classes=0: expected a number > 0.
     """
     bound = ">= 0" if allow_zero else "> 0"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     good = is_number and value == value and abs(value) != float("inf") and (value > 0 or (allow_zero and value == 0))
     if not good:
         raise ValueError(f"{argument}={value!r}: expected a number {bound}.")

@@ -12,6 +12,9 @@ from tfdml._checks import check_choice
 from tfdml._orientation import upright
 
 FITS = ("crop", "pad", "stretch")
+# What the files begin with that every supported TensorFlow decodes: JPEG, PNG, GIF, BMP. Newer ones also decode WebP, which
+# an export must not depend on.
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +79,11 @@ class ImagePreprocessing:
     def decode(self, file: tf.Tensor) -> tf.Tensor:
         """Decodes JPEG, PNG, BMP or GIF (its first frame) to `uint8 [height, width, channels]`.
 
-        A JPEG is turned the way up that its EXIF data ask for, as telephones note it.
+        A JPEG is turned the way up that its EXIF data ask for, as telephones note it. Other kinds of file are refused.
         """
+        known = tf.reduce_any([starts_with(file, signature) for signature in SIGNATURES])
+        with tf.control_dependencies([tf.debugging.Assert(known, ["not a JPEG, PNG, BMP or GIF file"])]):
+            file = tf.identity(file)
         # Always in colour first: TensorFlow cannot decode every kind of file (BMP, GIF, CMYK) to grey.
         image = tf.io.decode_image(file, channels=3, dtype=tf.uint8, expand_animations=False)
         image.set_shape([None, None, 3])
@@ -112,6 +118,11 @@ class ImagePreprocessing:
             fit=config["fit"],
             resize=_pair("resize", config["resize"]),
         )
+
+
+def starts_with(file: tf.Tensor, signature: bytes) -> tf.Tensor:
+    """Whether the bytes `file` (scalar string, of any length) begin with `signature`."""
+    return tf.equal(tf.strings.substr(file, 0, len(signature)), signature)
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

@@ -204,3 +204,10 @@ def test_a_kill_at_any_moment_leaves_no_version_that_does_not_verify(exported, t
     assert report["left_behind_at_the_end"] == []
     if kills >= 100:
         assert report["killed_in_the_middle"] >= kills // 4, "the kills must hit the work, not the pauses"
+
+
+def test_a_version_that_tf_serving_would_see_is_taken(tmp_path):
+    (tmp_path / "007").mkdir()
+    with pytest.raises(BundleError, match=r"version=007.*exists already"), Publication(tmp_path, 7):
+        pass
+    assert published(tmp_path).name == "8"

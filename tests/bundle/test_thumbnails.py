@@ -10,7 +10,7 @@ from image_files import encoded
 from PIL import Image
 
 from tfdml.bundle import BundleError, Catalogue, write_catalogue
-from tfdml.bundle.thumbnails import make_thumbnails
+from tfdml.bundle.thumbnails import make_thumbnails, to_rgb
 from tfdml.datasets import Dataset
 
 
@@ -57,3 +57,9 @@ def test_the_catalogue_keeps_them(tmp_path):
 def test_a_picture_too_few_is_refused(tmp_path):
     with pytest.raises((BundleError, ValueError)):
         write_catalogue(tmp_path / "few", ["a", "b"], thumbnails=[b"1"])
+
+
+def test_16_bit_pictures_are_not_white():
+    grey = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    shown = to_rgb(Image.open(io.BytesIO(encoded(Image.fromarray(grey), "PNG"))))
+    np.testing.assert_array_equal(np.asarray(shown)[..., 0], grey >> 8)

@@ -141,6 +141,50 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
     assert "index.ann" in capsys.readouterr().err
 
 
+def test_skipped_files_are_told_and_kept_in_the_record(shop, tmp_path):
+    import shutil
+
+    photos = tmp_path / "photos"
+    shutil.copytree(shop, photos)
+    bad = next(photos.glob("*/*.png"))
+    bad.write_bytes(b"")
+    options = ["--image-size", SIZE, "--steps", 2, "--classes", 2, "--examples", 2, "--test", 0]
+    with pytest.raises(ValueError, match="--on-unreadable skip"):
+        call("train", photos, "--out", tmp_path / "run", *options)
+    output = call("train", photos, "--out", tmp_path / "run", "--on-unreadable", "skip", *options)
+    name = bad.relative_to(photos).as_posix()
+    assert "skipped" in output
+    assert name in output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["skipped"][0][0].endswith(name)
+
+
+def test_too_few_classes_to_judge_on_are_refused(shop, tmp_path):
+    with pytest.raises(ValueError, match="--test 0 to train on all"):
+        call("train", shop, "--out", tmp_path, "--image-size", SIZE, "--test", 0.1)
+    with pytest.raises(ValueError, match="steps=0"):
+        call("train", shop, "--out", tmp_path, "--image-size", SIZE, "--steps", 0)
+
+
+@pytest.mark.slow
+def test_each_command_works_in_a_process_of_its_own(shop, tmp_path):
+    """Nothing is imported yet that another command imported: Keras finds only classes that are registered."""
+
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-m", "tfdml.cli", *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    image = next(shop.glob("*/*.png"))
+    picture = tmp_path / "[/odd] name.png"
+    run("train", shop, "--out", tmp_path / "run", "--image-size", SIZE, "--steps", 2, "--classes", 2, "--test", 0.25)
+    assert "unseen classes" in run("evaluate", tmp_path / "run", shop)
+    run("export", tmp_path / "run", shop, "--to", tmp_path / "products")
+    assert "in order" in run("verify", tmp_path / "products", "--deep")
+    assert "[/odd] name.png" in run("search", tmp_path / "products", image, "--picture", picture).replace("\n", "")
+    assert picture.is_file()
+
+
 def test_help_loads_no_tensorflow():
     code = (
         "import sys; from typer.testing import CliRunner; from tfdml.cli import app;"

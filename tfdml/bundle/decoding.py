@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfdml.preprocessing import ImagePreprocessing
-
-_PNG = b"\x89PNG\r\n\x1a\n"
+from tfdml.preprocessing import SIGNATURES, ImagePreprocessing, starts_with
 
 
 def decode_batch(files: tf.Tensor, preprocessing: ImagePreprocessing, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -59,14 +57,9 @@ def _check_pixels(file: tf.Tensor, max_pixels: int) -> tf.Operation:
     def gif() -> tf.Tensor:
         return _unsigned(file, 6, 2, little=True) * _unsigned(file, 8, 2, little=True)
 
-    def starts(magic: bytes) -> tf.Tensor:
-        return tf.logical_and(
-            tf.strings.length(file) >= len(magic),
-            tf.equal(tf.strings.substr(file, 0, tf.minimum(len(magic), tf.strings.length(file))), magic),
-        )
-
+    kinds = zip(SIGNATURES, (jpeg, png, gif), strict=False)
     pixels = tf.case(
-        [(starts(b"\xff\xd8\xff"), jpeg), (starts(_PNG), png), (starts(b"GIF8"), gif)],
+        [(starts_with(file, signature), count) for signature, count in kinds],
         default=lambda: tf.constant(0, tf.int64),
     )
     return tf.debugging.Assert(pixels <= max_pixels, ["more pixels than max_pixels:", pixels])

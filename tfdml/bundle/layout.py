@@ -31,7 +31,7 @@ class FileRecord:
 
 
 def parse_version(name: str) -> int | None:
-    """The version that a directory name stands for, or None: TF-Serving's own rule, without signs or leading zeros.
+    """The version that a directory name stands for, or None. Names with signs or leading zeros are never written.
 
     >>> parse_version("12"), parse_version("012"), parse_version("-1"), parse_version(".3.ab12.tmp")
     (12, None, None, None)

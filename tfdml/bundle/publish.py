@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tfdml.bundle.errors import BundleError, DiskFullError, is_disk_full
-from tfdml.bundle.layout import LARGEST_VERSION, versions
+from tfdml.bundle.layout import LARGEST_VERSION
 
 _STAGING = re.compile(r"\.(\d+)\.[0-9a-f]{16}\.tmp")
 
@@ -90,12 +90,17 @@ class Publication:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _next(self) -> int:
-        return check_version(max(versions(self.to), default=0) + 1)
+        return check_version(max(self._taken(), default=0) + 1)
 
     def _check_free(self) -> None:
-        target = self.to / str(self.version)
-        if self.version is not None and os.path.lexists(target):
-            raise _exists(target)
+        taken = self._taken()
+        if self.version is not None and self.version in taken:
+            raise _exists(self.to / taken[self.version])
+
+    def _taken(self) -> dict[int, str]:
+        """Version numbers that TF-Serving sees here, also where tfdml would not have written the name so: "007" is 7."""
+        names = sorted(name for name in os.listdir(self.to) if name.isascii() and name.isdigit())
+        return {int(name): name for name in names}
 
 
 def check_version(version: object) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 
 _QUALITY = 85
 _AT_ONCE = 256
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture to look at: upright, and with the high byte of 16-bit pixels, which Pillow would clip to white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def make_thumbnails(gallery: Dataset, side: int) -> Iterator[bytes]:
@@ -27,7 +36,7 @@ def make_thumbnails(gallery: Dataset, side: int) -> Iterator[bytes]:
             with Image.open(io.BytesIO(gallery.image_bytes(number))) as image:
                 # A JPEG is decoded at a fraction of its size already.
                 image.draft("RGB", (2 * side, 2 * side))
-                picture = ImageOps.exif_transpose(image).convert("RGB")
+                picture = to_rgb(image)
         except (OSError, SyntaxError, ValueError):
             pixels = gallery.load(number).numpy()
             picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")

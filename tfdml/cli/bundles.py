@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from tfdml.cli.console import console, load_tensorflow, plain_table, say, sorted_figures, spoken, step_progress
 from tfdml.cli.training import Data, load_data, load_model
@@ -61,8 +62,8 @@ def verify(
 
     if deep:
         load_tensorflow()
-    report = bundle.verify(path, deep=deep, progress=lambda check: say(f"  [green]ok[/green]  {check}"))
-    say(f"{report.path}: in order")
+    report = bundle.verify(path, deep=deep, progress=lambda check: say(f"  [green]ok[/green]  {escape(check)}"))
+    say(f"{escape(str(report.path))}: in order")
 
 
 def search(
@@ -105,7 +106,7 @@ def search(
             ]
             save_picture(rows, picture, f"Nearest items in {opened.path.parent.name}, version {opened.path.name}")
             if not as_json:
-                say(f"Picture: {picture}")
+                say(f"Picture: {escape(str(picture))}")
 
 
 def inspect(path: BundlePath) -> None:
@@ -127,8 +128,8 @@ def describe(opened: Bundle) -> str:
     index = manifest.index
     height, width, channels = model.input_shape
     lines = [
-        f"[bold]{opened.path}[/bold]",
-        f"  items       {manifest.items:,}, with {', '.join(opened.catalogue.fields) or 'no fields'}",
+        f"[bold]{escape(str(opened.path))}[/bold]",
+        f"  items       {manifest.items:,}, with {escape(', '.join(opened.catalogue.fields)) or 'no fields'}",
         f"  model       {height} x {width} x {channels} to {model.dimension} dimensions, {manifest.metric} distance"
         + (", normalised" if model.normalised else ""),
         f"  signatures  {', '.join(model.signatures)}",
@@ -189,7 +190,9 @@ def save_picture(rows: Sequence[AnswerRow], path: Path, title: str, subtitle: st
 def _pixels(file: bytes) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    from tfdml.bundle.thumbnails import to_rgb
+
+    return np.asarray(to_rgb(Image.open(io.BytesIO(file))))
 
 
 def _short(value: Any) -> str:

@@ -55,7 +55,7 @@ def load_tensorflow() -> None:
 
             # The first operation makes the device, which prints too.
             tf.constant(0.0)
-        except BaseException:
+        except Exception:
             kept.seek(0)
             os.write(saved, kept.read())
             raise

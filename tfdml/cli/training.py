@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from tfdml._checks import check_choice
+from tfdml._checks import check_choice, check_positive
 from tfdml.cli.console import figures_table, heading, load_tensorflow, say
 
 if TYPE_CHECKING:
@@ -56,8 +59,14 @@ def train(
     """
     load_tensorflow()
     check_choice("loss", loss, LOSSES)
+    check_positive("steps", steps)
     dataset = load_data(data, image_size, on_unreadable)
     if test:
+        if dataset.num_classes * test < 1.5 or dataset.num_classes < 3:
+            raise ValueError(
+                f"--test {test:g}: keeps fewer than two of {dataset.num_classes} classes out of training, and a model cannot "
+                "be judged on one class. Take a larger share, or --test 0 to train on all classes and judge on none."
+            )
         training, unseen = dataset.split_by_class(test=test, seed=seed)
     else:
         training, unseen = dataset, None
@@ -86,9 +95,11 @@ def train(
         "loss": loss,
         "unseen_classes": list(unseen.class_names) if unseen else [],
         "figures": figures,
+        "skipped": [list(row) for row in dataset.skipped],
     }
     (out / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    say(f"Model and figures are in {out}. Next: tfdml export {out} {data} --to exports/products")
+    following = f"tfdml export {shlex.quote(str(out))} {shlex.quote(data)} --to exports/products"
+    say(escape(f"Model and figures are in {out}. Next: {following}"))
 
 
 def evaluate(
@@ -120,7 +131,15 @@ def load_data(name: str, image_size: int | None, on_unreadable: str = "error") -
     options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     if name not in datasets.names():
         options["on_unreadable"] = on_unreadable
-    return datasets.load(name, **options)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what was skipped is told below
+            dataset = datasets.load(name, **options)
+    except datasets.UnreadableImageError as error:
+        raise ValueError(str(error).replace("on_unreadable='skip'", "--on-unreadable skip")) from error
+    for file, reason in dataset.skipped:
+        say(f"[yellow]skipped[/yellow]  {escape(file)}: {escape(reason)}")
+    return dataset
 
 
 def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str]]:
@@ -139,6 +158,9 @@ def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str
         raise FileNotFoundError(
             f"{file}: there is no such model. Expected a folder written by `tfdml train`, or a .keras file."
         )
+    # Keras finds only classes that are registered, and a room registers its classes when it is imported.
+    from tfdml import layers, losses, mining, models  # noqa: F401
+
     model = keras.models.load_model(file)
     if not isinstance(model, tfdml.EmbeddingModel) or model.preprocessing is None:
         raise ValueError(
@@ -198,7 +220,8 @@ def fit(
         figures["untrained network"] = model.evaluate(unseen)
         callbacks = [tfdml.evaluation.RetrievalCallback(unseen, verbose=0)]
     heading(f"Training for {steps} steps")
-    epochs = min(epochs, steps)
+    # As many epochs as divide the steps, so that no step is lost.
+    epochs = max(number for number in range(1, epochs + 1) if steps % number == 0)
     model.fit(batches, steps_per_epoch=steps // epochs, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=2)
     if unseen:
         figures["trained"] = model.evaluate(unseen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,10 @@ from PIL import Image, UnidentifiedImageError
 
 from tfdml._checks import check_choice, check_positive
 from tfdml.datasets.dataset import SMALL_CLASSES, Dataset
-from tfdml.preprocessing import ImagePreprocessing
+from tfdml.preprocessing import SIGNATURES, ImagePreprocessing
 
 ON_UNREADABLE = ("error", "skip")
 MAX_PIXELS = 50_000_000
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 
 
 class UnreadableImageError(ValueError):
@@ -90,6 +90,8 @@ def why_unreadable(path: str, preprocessing: ImagePreprocessing, max_pixels: int
     through the very decoder that training and serving use.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "not a regular file"  # a pipe would be waited for
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
@@ -97,13 +99,16 @@ def why_unreadable(path: str, preprocessing: ImagePreprocessing, max_pixels: int
     if not data:
         return "the file is empty"
     try:
-        width, height = Image.open(io.BytesIO(data)).size
+        with Image.open(io.BytesIO(data)) as image:
+            (width, height), kind = image.size, image.format
     except Image.DecompressionBombError:
         return f"more than {max_pixels:,} pixels (max_pixels)"
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        if data.startswith(_SIGNATURES):
+        if data.startswith(SIGNATURES):
             return "cannot be decoded: it is damaged or cut short"
         return f"not an image: it starts with {data[:12]!r}"
+    if not data.startswith(SIGNATURES):
+        return f"a {kind} image: expected JPEG, PNG, BMP or GIF; convert it"
     if width * height > max_pixels:
         return f"{width} x {height} is more than {max_pixels:,} pixels (max_pixels)"
     try:

@@ -20,7 +20,7 @@ def evaluate_dataset(
     gallery: Dataset | None = None,
     *,
     metric: str | None = None,
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> RetrievalResult:
     """Retrieval figures of a Keras model on a dataset.
@@ -31,7 +31,7 @@ def evaluate_dataset(
         gallery: another dataset to search in; classes are compared by *name*, and an image with the query's id is left out.
             None: every image of the dataset is a query against all others.
         metric: `"cosine"`, `"euclidean"`, or None for `default_metric(model)`.
-        ks: the k of Recall@k.
+        ks: the k of Recall@k; None takes those of 1, 5 and 10 that there are items for.
         batch_size: images per step.
 
     Returns:

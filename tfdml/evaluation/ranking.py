@@ -109,7 +109,7 @@ def retrieval(
     gallery_ids: Iterable[Any] | None = None,
     *,
     metric: str = "cosine",
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] | None = None,
     block: int = BLOCK_BYTES,
 ) -> RetrievalResult:
     r"""Recall@k, R-Precision and MAP@R by exact search: does an image find the other images of its class?
@@ -138,7 +138,8 @@ def retrieval(
         gallery_labels: `[G]`, of the same kind as `labels`.
         gallery_ids: G different strings.
         metric: `"cosine"` or `"euclidean"`.
-        ks: the k of Recall@k; none may exceed the number of items that a query can find.
+        ks: the k of Recall@k; none may exceed the number of items that a query can find. None takes those of 1, 5 and 10
+            that there are items for.
         block: bytes of a block of distances.
 
     Raises:
@@ -179,6 +180,8 @@ def retrieval(
         exclude = _same_ids(names, len(queries), gallery_ids, len(items))
     answers = check_answers(classes, gallery_classes, exclude)
     available = len(items) - int((exclude >= 0).any())
+    if ks is None:
+        ks = [k for k in (1, 5, 10) if k <= max(available, 1)]
     largest = check_ks(ks, available)
 
     found = PerQuery(

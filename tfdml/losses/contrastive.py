@@ -73,7 +73,7 @@ class ContrastiveLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(reduction=reduction, name=name)
         check_positive("margin", margin)
-        self.margin = margin
+        self.margin = float(margin)
         self.pairs = check_choice("pairs", pairs, ("batch", "explicit"))
         self.distance = check_choice("distance", distance, _distances.METRICS)
         self.average = check_choice("average", average, ("pairs", "balanced"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
 from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
-from tfdml.mining import All, PerAnchorMiner, TripletMiner, triplet_miner
+from tfdml.mining import All, PerAnchorMiner, TripletMiner, miner_name, triplet_miner
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -71,9 +72,10 @@ class TripletLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(reduction=reduction, name=name)
         if margin != "soft":
-            if not isinstance(margin, (int, float)):
+            if not isinstance(margin, numbers.Real):
                 raise ValueError(f"margin={margin!r}: expected a number >= 0, or 'soft'.")
             check_positive("margin", margin, allow_zero=True)
+            margin = float(margin)
         self.margin = margin
         if isinstance(mining, dict):
             mining = keras.saving.deserialize_keras_object(mining)
@@ -94,7 +96,7 @@ class TripletLoss(EmbeddingLoss):
     def get_config(self) -> dict[str, Any]:
         return {
             "margin": self.margin,
-            "mining": keras.saving.serialize_keras_object(self.mining),
+            "mining": miner_name(self.mining) or keras.saving.serialize_keras_object(self.mining),
             "distance": self.distance,
             "average": self.average,
             **super().get_config(),

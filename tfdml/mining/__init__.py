@@ -10,6 +10,7 @@ from typing import Any
 from tfdml._checks import check_choice
 from tfdml.mining.all_triplets import All
 from tfdml.mining.base import PerAnchorMiner, TripletChoice, TripletMiner, TripletSums
+from tfdml.mining.distance_weighted import DistanceWeighted
 from tfdml.mining.hard import Hard
 from tfdml.mining.masks import ClassGroups, negative_mask, positive_mask, same_class_mask
 from tfdml.mining.semi_hard import SemiHard
@@ -18,12 +19,14 @@ __all__ = [
     "TRIPLET_MINERS",
     "All",
     "ClassGroups",
+    "DistanceWeighted",
     "Hard",
     "PerAnchorMiner",
     "SemiHard",
     "TripletChoice",
     "TripletMiner",
     "TripletSums",
+    "miner_name",
     "negative_mask",
     "positive_mask",
     "same_class_mask",
@@ -51,3 +54,15 @@ def triplet_miner(mining: Any) -> TripletMiner:
         f"mining={mining!r}: expected one of {', '.join(map(repr, TRIPLET_MINERS))} or a TripletMiner, "
         "for example tfdml.mining.SemiHard(fallback='none')."
     )
+
+
+def miner_name(miner: TripletMiner) -> str | None:
+    """The name that stands for a miner; None for one that has options of its own.
+
+    >>> miner_name(SemiHard()), miner_name(SemiHard(fallback="none"))
+    ('semi_hard', None)
+    """
+    for name, known in TRIPLET_MINERS.items():
+        if type(miner) is known and miner.get_config() == known().get_config():
+            return name
+    return None

@@ -60,7 +60,7 @@ class ClassGroups(NamedTuple):
         [2, 1, 2]
         """
         labels = tf.convert_to_tensor(labels)
-        if labels.dtype == tf.bool:
+        if labels.dtype in (tf.bool, tf.uint16):  # which XLA cannot sort
             labels = tf.cast(labels, tf.int32)
         batch = tf.shape(labels)[0]
         order = tf.argsort(labels, stable=True)
