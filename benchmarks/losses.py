@@ -1,7 +1,7 @@
 """Every loss beside its peers: time of forward + backward and peak extra memory, all on this machine, in one run.
 
     python benchmarks/losses.py                          # B = 128, 512, 1800
-    python benchmarks/losses.py --batch 512 --json out.json
+    python benchmarks/losses.py --batch 512 --loss circle n-pair --json out.json
     python benchmarks/losses.py --batch 4096 --no-peers
 
 The peers run in environments of their own, found beside this repository's root: TF Addons and TF Similarity in .venv-keras2,
@@ -26,21 +26,48 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BARE = "bare distance matrix"
 DIMENSION = 128
+LOSSES = [
+    BARE,
+    "semi-hard",
+    "hard",
+    "all",
+    "contrastive",
+    "n-pair",
+    "lifted",
+    "lifted generalized",
+    "margin, distance-weighted",
+    "multi-similarity",
+    "circle",
+    "nt-xent",
+    "sup-con",
+]
 # library -> (python, what it can run)
 LIBRARIES = {
-    "tfdml": (Path(sys.executable), [BARE, "semi-hard", "hard", "all", "contrastive"]),
-    "TF Addons": (ROOT / ".venv-keras2/bin/python", ["semi-hard", "hard"]),
-    "TF Similarity": (ROOT / ".venv-keras2/bin/python", ["hard"]),
-    "pytorch-metric-learning": (ROOT / ".venv-peers/bin/python", [BARE, "semi-hard", "hard", "all", "contrastive"]),
+    "tfdml": (Path(sys.executable), LOSSES),
+    "TF Addons": (ROOT / ".venv-keras2/bin/python", ["semi-hard", "hard", "n-pair", "lifted"]),
+    "TF Similarity": (ROOT / ".venv-keras2/bin/python", ["hard", "multi-similarity"]),
+    "pytorch-metric-learning": (ROOT / ".venv-peers/bin/python", LOSSES),
 }
-# What a peer cannot do: TF Addons' semi-hard holds B^3 numbers, pytorch-metric-learning's batch all lists all triplets.
-TOO_LARGE = {("TF Addons", "semi-hard"): 512, ("pytorch-metric-learning", "all"): 512}
+# What a peer cannot do: TF Addons' semi-hard and lifted hold B^3 numbers; pytorch-metric-learning's batch all lists all
+# triplets, and its lifted and NT-Xent hold all positive pairs times all negative pairs.
+TOO_LARGE = {
+    ("TF Addons", "semi-hard"): 512,
+    ("TF Addons", "lifted"): 512,
+    ("pytorch-metric-learning", "all"): 512,
+    ("pytorch-metric-learning", "lifted"): 128,
+    ("pytorch-metric-learning", "nt-xent"): 128,
+}
+# N-pair batches have two examples of each class, whatever the others have.
+EXAMPLES = {"n-pair": 2}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 512, 1800])
     parser.add_argument("--examples", type=int, default=4, help="examples per class in a batch (K)")
+    parser.add_argument(
+        "--loss", nargs="+", choices=LOSSES, default=LOSSES, metavar="LOSS", help=f"some of: {', '.join(LOSSES)}"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="timed for each loss and round")
     parser.add_argument("--no-peers", action="store_true")
@@ -68,12 +95,14 @@ def measure(batch: int, args: argparse.Namespace) -> list[dict]:
         if not python.exists():
             print(f"{library}: no {python.relative_to(ROOT)}, left out", file=sys.stderr)
             continue
-        cells += [(library, loss) for loss in losses if batch <= TOO_LARGE.get((library, loss), batch)]
+        losses = [loss for loss in losses if loss in args.loss and batch <= TOO_LARGE.get((library, loss), batch)]
+        cells += [(library, loss) for loss in losses]
     steps: dict = {cell: [] for cell in cells}
     memory: dict = {}
     for number in range(args.rounds):
         for library, loss in cells:
-            task = {"library": library, "loss": loss, "batch": batch, "examples": args.examples, "seconds": args.seconds}
+            examples = EXAMPLES.get(loss, args.examples)
+            task = {"library": library, "loss": loss, "batch": batch, "examples": examples, "seconds": args.seconds}
             answer = run_worker(task)
             if answer is None:
                 continue
@@ -83,7 +112,7 @@ def measure(batch: int, args: argparse.Namespace) -> list[dict]:
     rows = []
     for (library, loss), times in steps.items():
         if times:
-            row = {"batch": batch, "examples": args.examples, "loss": loss, "library": library}
+            row = {"batch": batch, "examples": EXAMPLES.get(loss, args.examples), "loss": loss, "library": library}
             rows.append(row | {"ms": statistics.median(times), "steps": len(times), "extra_mb": memory[library, loss]})
     return rows
 
@@ -165,42 +194,70 @@ def tensorflow_step(library: str, name: str, batch: int, examples: int):
 def tfdml_loss(name: str):
     import tensorflow as tf
 
+    from tfdml import losses
     from tfdml.distances import pairwise_distances
-    from tfdml.losses import ContrastiveLoss, TripletLoss
 
     return {
         BARE: lambda labels, x: tf.reduce_sum(pairwise_distances(x)),
-        "semi-hard": TripletLoss(0.2, "semi_hard"),
-        "hard": TripletLoss(0.2, "hard"),
-        "all": TripletLoss(0.2, "all"),
-        "contrastive": ContrastiveLoss(),
+        "semi-hard": losses.TripletLoss(0.2, "semi_hard"),
+        "hard": losses.TripletLoss(0.2, "hard"),
+        "all": losses.TripletLoss(0.2, "all"),
+        "contrastive": losses.ContrastiveLoss(),
+        # As the peers have it: they leave the penalty to the user.
+        "n-pair": losses.NPairLoss(l2=0.0),
+        "lifted": losses.LiftedStructureLoss(1.0),
+        "lifted generalized": losses.LiftedStructureLoss(1.0, "generalized"),
+        "margin, distance-weighted": losses.MarginLoss(0.2, 1.2),
+        "multi-similarity": losses.MultiSimilarityLoss(),
+        "circle": losses.CircleLoss(),
+        "nt-xent": losses.NTXentLoss(0.1),
+        "sup-con": losses.SupConLoss(0.1),
     }[name]
 
 
 def addons_loss(name: str):
+    import tensorflow as tf
     import tensorflow_addons as tfa
 
-    return {"semi-hard": tfa.losses.TripletSemiHardLoss(0.2), "hard": tfa.losses.TripletHardLoss(0.2)}[name]
+    n_pairs = tfa.losses.NpairsLoss()
+    return {
+        "semi-hard": tfa.losses.TripletSemiHardLoss(0.2),
+        "hard": tfa.losses.TripletHardLoss(0.2),
+        "n-pair": lambda labels, x: n_pairs(labels[::2], tf.matmul(x[::2], x[1::2], transpose_b=True)),
+        "lifted": tfa.losses.LiftedStructLoss(1.0),
+    }[name]
 
 
 def similarity_loss(name: str):
     import tensorflow_similarity.losses as tfsim
 
-    return tfsim.TripletLoss("euclidean", negative_mining_strategy="hard", margin=0.2)
+    return {
+        "hard": lambda: tfsim.TripletLoss("euclidean", negative_mining_strategy="hard", margin=0.2),
+        "multi-similarity": lambda: tfsim.MultiSimilarityLoss(beta=50.0),
+    }[name]()
 
 
 def torch_step(library: str, name: str, batch: int, examples: int):
     import torch
     from pytorch_metric_learning import losses, miners
 
-    triplet = losses.TripletMarginLoss(0.2)
+    triplet, multi_similarity, margin = losses.TripletMarginLoss(0.2), losses.MultiSimilarityLoss(), losses.MarginLoss()
     semi_hard, hard = miners.TripletMarginMiner(0.2, "semihard"), miners.BatchHardMiner()
+    similar, weighted = miners.MultiSimilarityMiner(0.1), miners.DistanceWeightedMiner()
     loss = {
         BARE: lambda x, y: torch.cdist(x, x).sum(),
         "semi-hard": lambda x, y: triplet(x, y, semi_hard(x, y)),
         "hard": lambda x, y: triplet(x, y, hard(x, y)),
         "all": triplet,
         "contrastive": losses.ContrastiveLoss(),
+        "n-pair": losses.NPairsLoss(),
+        "lifted": losses.LiftedStructureLoss(),
+        "lifted generalized": losses.GeneralizedLiftedStructureLoss(),
+        "margin, distance-weighted": lambda x, y: margin(x, y, weighted(x, y)),
+        "multi-similarity": lambda x, y: multi_similarity(x, y, similar(x, y)),
+        "circle": losses.CircleLoss(),
+        "nt-xent": losses.NTXentLoss(0.1),
+        "sup-con": losses.SupConLoss(0.1),
     }[name]
 
     def run(labels, embeddings):

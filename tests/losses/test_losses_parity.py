@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdml.losses import ContrastiveLoss, TripletLoss
+from tfdml.losses import ContrastiveLoss, LiftedStructureLoss, MultiSimilarityLoss, NPairLoss, NTXentLoss, TripletLoss
 
 DISTANCES = {"euclidean": "L2", "squared_euclidean": "squared-L2"}
 
@@ -68,6 +68,40 @@ def test_addons_contrastive(addons):
         return 0.5 * addons.contrastive_loss(y, tf.norm(x[:, 0] - x[:, 1], axis=1), margin=3.0)
 
     assert_same(ContrastiveLoss(3.0, pairs="explicit", similar_label=1), theirs, similar, pairs)
+
+
+@pytest.mark.parametrize("margin", [0.3, 1.0])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_addons_lifted_structure(addons, margin, normalise):
+    y, x = batch(1, normalise)
+    assert_same(LiftedStructureLoss(margin), addons.LiftedStructLoss(margin=margin), y, x)
+
+
+def test_addons_n_pairs(addons):
+    # Theirs is given the matrix of dot products between anchors and positives, and has no penalty.
+    x = np.random.default_rng(0).standard_normal((16, 5)).astype(np.float32)
+    y = np.repeat(np.arange(8), 2)
+
+    def theirs(y, x):
+        return addons.NpairsLoss()(y[::2], tf.matmul(x[::2], x[1::2], transpose_b=True))
+
+    assert_same(NPairLoss(l2=0.0), theirs, y, x)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5])
+@pytest.mark.parametrize(("alpha", "beta", "base"), [(2.0, 40.0, 0.5), (3.0, 10.0, 0.2)])
+def test_similarity_multi_similarity(similarity, alpha, beta, base, epsilon):
+    y, x = batch()
+    theirs = similarity.MultiSimilarityLoss(alpha=alpha, beta=beta, epsilon=epsilon, lmda=base)
+    assert_same(MultiSimilarityLoss(alpha, beta, base, epsilon), lambda y, x: theirs(y, tf.math.l2_normalize(x, 1)), y, x)
+
+
+def test_similarity_sim_clr(similarity):
+    # Two views of each item. Theirs takes them apart, and adds the means over the first and over the second.
+    x = np.random.default_rng(0).standard_normal((16, 5)).astype(np.float32)
+    y = np.tile(np.arange(8), 2)
+    theirs = similarity.SimCLRLoss(temperature=0.2)
+    assert_same(NTXentLoss(0.2), lambda y, x: 0.5 * theirs(x[:8], x[8:]), y, x)
 
 
 @pytest.mark.parametrize("margin", [0.2, "soft"])

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from tfdml.losses.base import EmbeddingLoss
+from tfdml.losses.circle import CircleLoss
 from tfdml.losses.contrastive import ContrastiveLoss
+from tfdml.losses.lifted_structure import LiftedStructureLoss
+from tfdml.losses.margin import MarginLoss
+from tfdml.losses.multi_similarity import MultiSimilarityLoss
+from tfdml.losses.n_pair import NPairLoss
+from tfdml.losses.nt_xent import NTXentLoss, SupConLoss
 from tfdml.losses.triplet import TripletLoss
 
-__all__ = ["ContrastiveLoss", "EmbeddingLoss", "TripletLoss"]
+__all__ = [
+    "CircleLoss",
+    "ContrastiveLoss",
+    "EmbeddingLoss",
+    "LiftedStructureLoss",
+    "MarginLoss",
+    "MultiSimilarityLoss",
+    "NPairLoss",
+    "NTXentLoss",
+    "SupConLoss",
+    "TripletLoss",
+]

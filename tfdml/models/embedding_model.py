@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdml._compat import total_loss
 from tfdml.evaluation import evaluate_dataset
 from tfdml.evaluation.of_models import embed
-from tfdml.layers import L2Normalization
+from tfdml.layers import Head, L2Normalization
 from tfdml.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ class EmbeddingModel(keras.Model):
             vectors, such as batch hard with a soft margin or N-pair.
         preprocessing: how image files become pixels. It is saved with the model, and `export` uses it; None means that of
             the gallery given to `export`.
+        head: a `tfdml.layers.Head`, such as `ArcFace(num_classes)`, that trains the encoder with weights of its own. It is
+            trained and saved with the model, and needs no loss: `compile("adam")`; a loss given to `compile` is added to
+            the head's. The model's output stays the embedding, and `embed` and `export` leave the head out.
 
     Shapes: images `[B, h, w, C]`, 0 to 255, `uint8` or float; embeddings `[B, D]`, `float32`.
 
     Raises:
-        ValueError: if the encoder has several outputs or its output is not `[B, D]`.
+        ValueError: if the encoder has several outputs, its output is not `[B, D]`, or `head` needs the lengths of embeddings
+            and `normalize` takes them away.
 
     Example:
         >>> import tensorflow as tf, tfdml
@@ -54,6 +59,7 @@ class EmbeddingModel(keras.Model):
         encoder: keras.Model,
         normalize: bool = True,
         preprocessing: ImagePreprocessing | Mapping[str, Any] | None = None,
+        head: Head | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,6 +70,9 @@ class EmbeddingModel(keras.Model):
         self.preprocessing = preprocessing
         self._normalization = L2Normalization(dtype="float32")
         self._check_encoder()
+        _check_head(head, normalize)
+        self.head = head
+        self._in_training = False
         self.build(encoder.input_shape)
 
     @property
@@ -74,6 +83,8 @@ class EmbeddingModel(keras.Model):
     def build(self, input_shape: Any) -> None:
         if not self.encoder.built:
             self.encoder.build(input_shape)
+        if self.head is not None and not self.head.built:
+            self.head.build((None, self.dimension))
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -84,6 +95,36 @@ class EmbeddingModel(keras.Model):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.dimension)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        """The head's loss, if there is a head, and the compiled one; called by Keras."""
+        if self.head is None:
+            return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+        if y is None:
+            raise ValueError("head: it needs labels. Fit with (images, labels), e.g. batches of a tfdml sampler.")
+        # Keras 2 does not say whether it is training.
+        training = self._in_training if training is None else training
+        values = self.head.per_anchor(y_pred, y, training=training)
+        count = tf.cast(tf.shape(values)[0], values.dtype)
+        if sample_weight is not None:
+            values *= tf.reshape(tf.cast(sample_weight, values.dtype), [-1])
+        value = tf.math.divide_no_nan(tf.reduce_sum(values), count)
+        return total_loss(self, value, y, y_pred, sample_weight)
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        self._in_training = True
+        return super().train_step(*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        self._in_training = False
+        return super().test_step(*args, **kwargs)
 
     @property
     def input_shape(self) -> Any:
@@ -124,17 +165,29 @@ class EmbeddingModel(keras.Model):
         """
         if not _is_dataset(x):
             return super().evaluate(x, *args, **kwargs)
+        for display in ("verbose", "return_dict", "callbacks"):  # Keras's own, which have nothing to show here
+            kwargs.pop(display, None)
         kwargs.setdefault("metric", "cosine" if self.normalize else "euclidean")
         return evaluate_dataset(self, x, *args, **kwargs).as_dict()
 
     def export(self, filepath: Any, gallery: Dataset | None = None, **kwargs: Any) -> Bundle | None:
         """Publishes a bundle of this model and `gallery`; see `tfdml.bundle.export`. Without a gallery, Keras's own export."""
         if gallery is None:
-            super().export(filepath, **kwargs)
+            if self.head is None:
+                super().export(filepath, **kwargs)
+            else:
+                alone = self.without_head()
+                # Keras exports the shapes that a model has been called with.
+                alone(keras.Input(self.input_shape[1:]))
+                alone.export(filepath, **kwargs)
             return None
         from tfdml.bundle import export
 
         return export(self, gallery=gallery, to=filepath, **kwargs)
+
+    def without_head(self) -> EmbeddingModel:
+        """A model of the same encoder, weights shared, that has no head: to save, or to go on training with a loss."""
+        return EmbeddingModel(self.encoder, self.normalize, self.preprocessing, name=self.name)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -142,12 +195,16 @@ class EmbeddingModel(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "normalize": self.normalize,
             "preprocessing": self.preprocessing.get_config() if self.preprocessing else None,
+            "head": keras.saving.serialize_keras_object(self.head) if self.head is not None else None,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> EmbeddingModel:
         encoder = keras.saving.deserialize_keras_object(config["encoder"], custom_objects=custom_objects)
-        return cls(**{**config, "encoder": encoder})
+        head = config.get("head")
+        if head is not None:
+            head = keras.saving.deserialize_keras_object(head, custom_objects=custom_objects)
+        return cls(**{**config, "encoder": encoder, "head": head})
 
     def _check_encoder(self) -> None:
         try:
@@ -162,6 +219,18 @@ class EmbeddingModel(keras.Model):
                 f"encoder={self.encoder.name!r} has the output shape {shape}; expected one output [B, D]. "
                 "Pool or flatten its feature maps, e.g. with keras.layers.GlobalAveragePooling2D()."
             )
+
+
+def _check_head(head: Any, normalize: bool) -> None:
+    if head is None:
+        return
+    if not isinstance(head, Head):
+        raise ValueError(f"head={head!r}: expected a tfdml.layers.Head such as tfdml.layers.ArcFace(num_classes), or None.")
+    if head.uses_length and normalize:
+        raise ValueError(
+            f"head={type(head).__name__} learns from the lengths of embeddings, which normalize=True sets to 1. "
+            "Give EmbeddingModel(..., normalize=False)."
+        )
 
 
 def _is_dataset(data: Any) -> TypeGuard[Dataset]:

@@ -1,0 +1,133 @@
+"""What all heads share: exact class numbers, float32 inside, one value per anchor."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdml._compat import FIRST_REPLICA
+
+
+class Head(keras.layers.Layer, abc.ABC):
+    """Base class of the heads: layers with class weights that train an encoder, and stay behind when it is exported.
+
+    A head is called with `(embeddings, labels)`. There are two kinds: a `ClassifierHead` returns logits `[B, C]`, for Keras's
+    `SparseCategoricalCrossentropy(from_logits=True)`; the others return the loss of each anchor, `[B]`, whose mean is the loss
+    of the batch. Either is used in one of two ways:
+
+    - as the objective of an `EmbeddingModel`, which then needs no other loss:
+      `tfdml.EmbeddingModel(encoder, head=tfdml.layers.ArcFace(num_classes))`. Its output stays the embedding;
+    - as a layer of a functional model with two inputs, images and labels. A head that returns its loss is compiled with
+      `loss=lambda _, values: values`. For the export, take `keras.Model(images, embedding)`.
+
+    Labels are integers, 0 to `num_classes - 1`. Others raise; where assertions are not compiled (XLA, `jit_compile=True`) they
+    make the loss NaN.
+
+    Heads compute in float32, whatever the global policy: half precision is too coarse for the differences between the logits
+    of a scaled softmax. `dtype="float64"` stays.
+
+    Args:
+        num_classes: number of classes C, at least 2.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    uses_length = False
+    """Whether the lengths of the embeddings matter, so that a model must not normalise them."""
+
+    def __init__(self, num_classes: int | None, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": full_precision(kwargs.get("dtype"))})
+        # None is for a subclass that can do without class weights.
+        hint = "e.g. a tfdml Dataset's .num_classes"
+        self.num_classes: Any = None if num_classes is None else check_count("num_classes", num_classes, 2, hint)
+
+    @abc.abstractmethod
+    def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[B, D]` embeddings and `[B]` labels to `[B]` values, whose mean is the loss of the batch."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+    def add_class_weights(self, dimension: int, rows: int | None = None, name: str = "kernel") -> Any:
+        """`[C, D]` (or `[rows, D]`) trainable weights. Rows begin at a length near 1, however many there are."""
+        initializer = keras.initializers.VarianceScaling(1.0, mode="fan_out", distribution="untruncated_normal")
+        return self.add_weight(name=name, shape=(rows or self.num_classes, dimension), initializer=initializer)
+
+    def classes(self, labels: Any) -> tf.Tensor:
+        """The labels as `[B]` class numbers, checked."""
+        return as_classes(labels, self.num_classes)
+
+
+class ClassifierHead(Head):
+    """Base class of the heads that return logits `[B, C]`; its objective is their cross-entropy."""
+
+    def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        logits = self(embeddings, labels, training=training)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self.classes(labels), logits=logits)
+
+    def compute_output_shape(self, input_shape: Any, *_: Any, **__: Any) -> Any:
+        return (input_shape[0], self.num_classes)
+
+
+def check_count(argument: str, value: Any, least: int, hint: str = "") -> int:
+    """Returns `value` as an int if it is an integer of at least `least`, else raises a `ValueError`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{argument}={value!r}: expected an integer >= {least}{hint and ', '}{hint}.")
+    return int(value)
+
+
+def full_precision(dtype: Any) -> str:
+    """`"float64"` if a layer was asked for it, else `"float32"`."""
+    if isinstance(dtype, Mapping):
+        dtype = dtype.get("config", {}).get("name")
+    return "float64" if getattr(dtype, "name", dtype) == "float64" else "float32"
+
+
+def as_classes(labels: Any, num_classes: int | None, argument: str = "labels") -> tf.Tensor:
+    """`[B]` int64 numbers below `num_classes`; `[B, 1]` is squeezed. Numbers out of range raise, except under XLA."""
+    labels = tf.convert_to_tensor(labels)
+    if not labels.dtype.is_integer:
+        raise ValueError(
+            f"{argument} are {labels.dtype.name}: a head needs class numbers, as integers. Number the classes first, for "
+            "example with numpy.unique(names, return_inverse=True)[1], or take a tfdml Dataset's .labels; "
+            "an input layer of labels is keras.Input((), dtype='int64')."
+        )
+    if labels.shape.rank not in (1, None) and not (labels.shape.rank == 2 and labels.shape[1] in (1, None)):
+        raise ValueError(
+            f"{argument} have shape {tuple(labels.shape)}: expected one number per embedding, [B] or [B, 1]. "
+            "One-hot labels: pass tf.argmax(labels, -1)."
+        )
+    labels = tf.cast(tf.reshape(labels, [-1]), tf.int64)
+    if num_classes is None:
+        return labels
+    expected = (
+        f"expected integers from 0 to {num_classes - 1}, one for each of the classes that the layer was made for. "
+        "Classes that were never trained on have no weights: judge them by retrieval, e.g. with RetrievalCallback."
+    )
+    inside = in_range(labels, num_classes)
+    if tf.executing_eagerly():
+        if not tf.reduce_all(inside):
+            wrong = tf.boolean_mask(labels, ~inside)[0].numpy()
+            raise ValueError(f"{argument} contain {wrong}: {expected}")
+        return labels
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [f"{argument}: {expected} Received:", labels])]):
+        return tf.identity(labels)
+
+
+def in_range(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    return (labels >= 0) & (labels < num_classes)
+
+
+def nan_outside(values: tf.Tensor, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """`[B]` values, NaN where a label is out of range: what is left of the check under XLA."""
+    return tf.where(in_range(labels, num_classes), values, tf.constant(float("nan"), values.dtype))
+
+
+def add_state(layer: keras.layers.Layer, name: str, shape: tuple[int, ...], dtype: str, initializer: Any = "zeros") -> Any:
+    """A weight that is saved and not trained. Replicas keep one value of it, that of the first."""
+    return layer.add_weight(
+        name=name, shape=shape, dtype=dtype, initializer=initializer, trainable=False, aggregation=FIRST_REPLICA
+    )

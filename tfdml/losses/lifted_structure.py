@@ -1,0 +1,109 @@
+"""The lifted structure losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdml import distances as _distances
+from tfdml._checks import check_choice, check_positive
+from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
+from tfdml.losses.log_sums import log_sum_exp
+from tfdml.mining import negative_mask, positive_mask
+
+
+@keras.saving.register_keras_serializable(package="tfdml")
+class LiftedStructureLoss(EmbeddingLoss):
+    """Sets every positive pair against all negatives of both its items, smoothly: near negatives weigh most.
+
+    `variant="original"`, over the set P of (unordered) positive pairs of the batch:
+
+    J_ij = log(sum over negatives k of i of e^(margin - d_ik) + sum over negatives l of j of e^(margin - d_jl)) + d_ij
+
+    1 / (2 |P|) * sum over P of [J_ij]_+^2
+
+    Song, Xiang, Jegelka, Savarese, "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016. The same as
+    TensorFlow Addons' `LiftedStructLoss`.
+
+    `variant="generalized"`, over the anchors that have a positive and a negative:
+
+    mean of [log(sum over positives p of e^(d_ap)) + log(sum over negatives n of e^(margin - d_an))]_+
+
+    Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017 (L_LG; the paper has the sum). It
+    uses all positives of an anchor at once, where the original goes pair by pair.
+
+    Both papers use plain Euclidean distances between embeddings that are not normalised. Memory and time are O(B^2).
+
+    Args:
+        margin: a number > 0, in units of `distance`.
+        variant: `"original"` or `"generalized"`.
+        distance: `"euclidean"`, `"squared_euclidean"` or `"cosine"`.
+        reduction: see `EmbeddingLoss`.
+        name: name of the loss.
+
+    Raises:
+        ValueError: an argument that is not known, or shapes that do not fit.
+
+    >>> import tensorflow as tf
+    >>> x = tf.constant([[0.0, 0.0], [0.0, 0.6], [0.6, 0.0]])
+    >>> for variant in ("original", "generalized"):
+    ...     print(f"{LiftedStructureLoss(1.0, variant)([7, 7, 8], x).numpy():.4f}")
+    1.2428
+    0.8757
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        variant: str = "original",
+        distance: str = "euclidean",
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "lifted_structure_loss",
+    ) -> None:
+        super().__init__(reduction=reduction, name=name)
+        check_positive("margin", margin)
+        self.margin = margin
+        self.variant = check_choice("variant", variant, ("original", "generalized"))
+        self.distance = check_choice("distance", distance, _distances.METRICS)
+
+    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        distances = _distances.pairwise_distances(embeddings, metric=self.distance)
+        return (self._original if self.variant == "original" else self._generalized)(labels, distances)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"margin": self.margin, "variant": self.variant, "distance": self.distance, **super().get_config()}
+
+    def _original(self, labels: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+        d = tf.stop_gradient(distances)
+        near = log_sum_exp(self.margin - d, negative_mask(labels))
+        positive = positive_mask(labels)
+        one, other = near.value[:, None], near.value[None, :]
+        # log(e^one + e^other), so that few matrices are alive at a time.
+        both = one + tf.nn.softplus(other - one)
+        hinge = tf.where(positive, tf.nn.relu(both + d), tf.zeros([], d.dtype))
+        values = 0.5 * tf.reduce_sum(tf.square(hinge), 1)
+        pairs = tf.cast(tf.math.count_nonzero(positive), d.dtype)
+
+        @tf.custom_gradient
+        def attached(_: tf.Tensor) -> Any:
+            def gradient(g: tf.Tensor) -> tf.Tensor:
+                to_pair = g[:, None] * hinge
+                # J_ij moves with the negatives of i by this share, and with those of j by the rest.
+                to_one = to_pair * tf.sigmoid(one - other)
+                to_near = tf.reduce_sum(to_one, 1) + tf.reduce_sum(to_pair - to_one, 0)
+                return to_pair - to_near[:, None] * near.weights
+
+            return tf.identity(values), gradient
+
+        return mean_over(attached(distances), pairs)
+
+    def _generalized(self, labels: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+        d = tf.stop_gradient(distances)
+        positive, negative = positive_mask(labels), negative_mask(labels)
+        far, near = log_sum_exp(d, positive), log_sum_exp(self.margin - d, negative)
+        valid = tf.cast(tf.reduce_any(positive, 1) & tf.reduce_any(negative, 1), d.dtype)
+        values = valid * tf.nn.relu(far.value + near.value)
+        slopes = tf.sign(values)[:, None] * (far.weights - near.weights)
+        return mean_over(attach_slopes(distances, values, slopes), tf.reduce_sum(valid))

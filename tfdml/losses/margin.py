@@ -1,0 +1,169 @@
+"""The margin loss of "Sampling Matters in Deep Embedding Learning", with a fixed boundary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdml import distances as _distances
+from tfdml._checks import check_choice, check_positive
+from tfdml.losses.base import EmbeddingLoss, mean_over
+from tfdml.mining import (
+    TRIPLET_MINERS,
+    All,
+    DistanceWeighted,
+    TripletMiner,
+    negative_mask,
+    positive_mask,
+    triplet_miner,
+)
+
+
+@keras.saving.register_keras_serializable(package="tfdml")
+class MarginLoss(EmbeddingLoss):
+    """Keeps positive pairs nearer than a boundary beta and negative pairs farther, each by a margin alpha.
+
+    positive pair: [alpha + d - beta]_+        negative pair: [alpha + beta - d]_+
+
+    over the pairs that the mining chooses, with the plain Euclidean distance d. Wu, Manmatha, Smola, Kraehenbuehl, "Sampling
+    Matters in Deep Embedding Learning", ICCV 2017. Like a triplet loss it does not ask for positives to collapse into a point;
+    like a contrastive loss it needs only pairs. For **normalised embeddings**. Here beta is fixed.
+
+    - `"distance_weighted"`: every ordered positive pair, and for each a negative of its anchor drawn so that all distances are
+      equally likely (`tfdml.mining.DistanceWeighted`): the paper's.
+    - `"all"`: every pair of the batch, once from each of its ends.
+    - `"semi_hard"`, `"hard"`, or any other `tfdml.mining.TripletMiner`: the positive and the negative pair of every triplet
+      that it chooses.
+
+    The paper has the sum; its published code divides by the number of pairs whose loss is above zero, as is done here, and
+    trains with beta = 1.2 as the start of a learned boundary for each class.
+
+    Args:
+        alpha: the margin, > 0.
+        beta: the boundary, > 0.
+        mining: `"distance_weighted"`, `"all"`, `"semi_hard"`, `"hard"` or a `tfdml.mining.TripletMiner`, for example
+            `tfdml.mining.DistanceWeighted(upper=None, seed=3)`.
+        average: `"active"`: the mean over pairs with a loss above zero. `"valid"`: over all chosen pairs.
+        reduction: see `EmbeddingLoss`.
+        name: name of the loss.
+
+    Raises:
+        ValueError: an argument that is not known, or shapes that do not fit.
+        TypeError: `mining` is neither a string nor a miner.
+
+    >>> import keras, tensorflow as tf
+    >>> x = tf.constant([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8], [-1, 0], [-0.8, -0.6]])
+    >>> print(f"{MarginLoss(mining='all')([5, 5, 6, 6, 7, 7], x).numpy():.4f}")
+    0.5056
+    >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
+    >>> model.compile("adam", loss=MarginLoss(alpha=0.2, beta=1.2))
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.2,
+        beta: float = 1.2,
+        mining: Any = "distance_weighted",
+        average: str = "active",
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "margin_loss",
+    ) -> None:
+        super().__init__(reduction=reduction, name=name)
+        check_positive("alpha", alpha)
+        check_positive("beta", beta)
+        self.alpha, self.beta = alpha, beta
+        if isinstance(mining, dict):
+            mining = keras.saving.deserialize_keras_object(mining)
+        self.mining = pair_miner(mining)
+        self.average = check_choice("average", average, ("active", "valid"))
+
+    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        distances = _distances.pairwise_distances(embeddings)
+        positives, negatives = chosen_pairs(self.mining, labels, embeddings, distances)
+        values, active = margin_terms(distances, positives, negatives, self.alpha, self.beta)
+        if self.average == "valid":
+            active = tf.reduce_sum(positives + negatives, 1)
+        return mean_over(values, tf.reduce_sum(active))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "mining": keras.saving.serialize_keras_object(self.mining),
+            "average": self.average,
+            **super().get_config(),
+        }
+
+
+def pair_miner(mining: Any) -> TripletMiner:
+    """The miner that a name stands for, `"distance_weighted"` among them; a miner is returned as it is."""
+    if isinstance(mining, str):
+        check_choice("mining", mining, ("distance_weighted", *TRIPLET_MINERS))
+        return DistanceWeighted() if mining == "distance_weighted" else triplet_miner(mining)
+    return triplet_miner(mining)
+
+
+def chosen_pairs(
+    mining: TripletMiner, labels: tf.Tensor, embeddings: tf.Tensor, distances: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How many times each positive pair and each negative pair of the batch counts, by `pair_miner`'s rules.
+
+    Args:
+        mining: a miner.
+        labels: `[B]`.
+        embeddings: `[B, D]`, normalised.
+        distances: `[B, B]`, their Euclidean distances.
+
+    Returns:
+        Two matrices `[B, B]` of floats, without gradient: row = anchor.
+    """
+    distances = tf.stop_gradient(distances)
+    positives = tf.cast(positive_mask(labels), distances.dtype)
+    if isinstance(mining, All):
+        return positives, tf.cast(negative_mask(labels), distances.dtype)
+    if isinstance(mining, DistanceWeighted):
+        # Positives count even where no negative could be drawn: at the start, when all items are far apart, that is common.
+        dimension = mining.dimension or tf.shape(embeddings)[1]
+        sums = mining.sums_in(distances, labels, _one_for_each, dimension, tf.stop_gradient(embeddings))
+        return positives, tf.nn.relu(-sums.slopes)
+    slopes = mining.sums(distances, labels, _one_for_each).slopes
+    return tf.nn.relu(slopes), tf.nn.relu(-slopes)
+
+
+def margin_terms(
+    distances: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor, alpha: float, beta: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The margin loss of each anchor, summed over its pairs. Differentiable by the distances and by beta.
+
+    Args:
+        distances: `[B, B]`.
+        positives: `[B, B]` how many times each positive pair counts.
+        negatives: `[B, B]` the same for negative pairs.
+        alpha: the margin.
+        beta: the boundary: a number, or `[B]`, one for each anchor.
+
+    Returns:
+        `[B]` sums, and `[B]` how many of the terms are above zero (without gradient).
+    """
+    # Not a cast of the number: that would round it to float32 first.
+    beta = tf.cast(beta, distances.dtype) if tf.is_tensor(beta) else tf.convert_to_tensor(beta, distances.dtype)
+    beta = tf.broadcast_to(beta, tf.shape(distances)[:1])
+    beyond = tf.stop_gradient(distances) - tf.stop_gradient(beta)[:, None]
+    pull, push = tf.nn.relu(alpha + beyond), tf.nn.relu(alpha - beyond)
+    values = tf.reduce_sum(positives * pull + negatives * push, 1)
+    active_p, active_n = positives * tf.sign(pull), negatives * tf.sign(push)
+    slopes = active_p - active_n
+
+    @tf.custom_gradient
+    def attached(*_: tf.Tensor) -> Any:
+        return tf.identity(values), lambda g: (g[:, None] * slopes, -g * tf.reduce_sum(slopes, 1))
+
+    return attached(distances, beta), tf.reduce_sum(active_p + active_n, 1)
+
+
+def _one_for_each(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A term whose slopes count triplets: 1 for each, 0 for what a miner masks by an infinite difference."""
+    one = tf.cast(x > x.dtype.min / 4, x.dtype)
+    return one, one
