@@ -54,7 +54,7 @@ def pairwise_distances(a: Any, b: Any = None, metric: str = "euclidean") -> tf.T
     a = _as_matrix("a", a)
     b = None if b is None else _as_matrix("b", b)
     if metric == "cosine":
-        return _cosine_matrix(_normalised(a), None if b is None else _normalised(b))
+        return _cosine_matrix(normalised(a), None if b is None else normalised(b))
     return _euclidean_matrix(a, b, squared=metric == "squared_euclidean")
 
 
@@ -78,36 +78,38 @@ def paired_distances(a: Any, b: Any, metric: str = "euclidean") -> tf.Tensor:
     0.000100
     """
     check_choice("metric", metric, METRICS)
-    a, b = _as_float(a), _as_float(b)
+    a, b = as_float(a), as_float(b)
     if metric == "cosine":
-        u, v = _normalised(a), _normalised(b)
+        u, v = normalised(a), normalised(b)
         zeros = 2.0 - tf.reduce_sum(u * u, -1) - tf.reduce_sum(v * v, -1)
         # 1 - cos = |u - v|^2 / 2 for unit vectors; a zero vector is short of a unit one by 1/2, which is added back.
         return 0.5 * tf.reduce_sum(tf.square(u - v), -1) + 0.5 * tf.stop_gradient(tf.round(zeros))
     difference = a - b
     if metric == "squared_euclidean":
         return tf.minimum(tf.reduce_sum(tf.square(difference), -1), _LARGEST)
-    return _length(difference)[..., 0]
+    return length(difference)[..., 0]
 
 
 # Distances saturate near here: the squares of a whole float32 matrix of them still have a finite sum.
 _LARGEST = 1e15
 
 
-def _as_float(x: Any) -> tf.Tensor:
+def as_float(x: Any) -> tf.Tensor:
+    """`x` in the precision that distances and losses are computed in: float64 stays, everything else becomes float32."""
     x = tf.convert_to_tensor(x)
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def _as_matrix(argument: str, x: Any) -> tf.Tensor:
-    x = _as_float(x)
+    x = as_float(x)
     if x.shape.rank not in (2, None):
         raise ValueError(f"{argument} has shape {tuple(x.shape)}: expected a matrix [N, D], one row per embedding.")
     return x
 
 
 @tf.custom_gradient
-def _safe_sqrt(x: tf.Tensor) -> Any:
+def safe_sqrt(x: tf.Tensor) -> Any:
+    """The square root, whose slope at 0 counts as 0."""
     root = tf.sqrt(x)
     return root, lambda g: tf.math.divide_no_nan(0.5 * g, root)
 
@@ -118,14 +120,16 @@ def _magnitude(x: tf.Tensor, axis: int | None = None) -> tf.Tensor:
     return tf.where(largest < 1e-37, tf.ones_like(largest), largest)
 
 
-def _length(x: tf.Tensor) -> tf.Tensor:
+def length(x: tf.Tensor) -> tf.Tensor:
+    """`||x||_2` along the last axis, which is kept; no square overflows or vanishes."""
     scale = _magnitude(x, axis=-1)
-    return tf.minimum(scale, _LARGEST) * _safe_sqrt(tf.reduce_sum(tf.square(x / scale), -1, keepdims=True))
+    return tf.minimum(scale, _LARGEST) * safe_sqrt(tf.reduce_sum(tf.square(x / scale), -1, keepdims=True))
 
 
-def _normalised(x: tf.Tensor) -> tf.Tensor:
+def normalised(x: tf.Tensor) -> tf.Tensor:
+    """`x / ||x||_2` along the last axis; a zero vector stays zero, with a zero gradient."""
     x = x / _magnitude(x, axis=-1)
-    return tf.math.divide_no_nan(x, _safe_sqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True)))
+    return tf.math.divide_no_nan(x, safe_sqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True)))
 
 
 def _cosine_matrix(u: tf.Tensor, v: tf.Tensor | None) -> tf.Tensor:
@@ -151,4 +155,4 @@ def _euclidean_matrix(a: tf.Tensor, b: tf.Tensor | None, squared: bool) -> tf.Te
     d2 = tf.nn.relu(norms_a[:, None] + norms_b[None, :] + product)
     if squared:
         return tf.minimum(scale_out * scale_out, _LARGEST) * d2
-    return scale_out * _safe_sqrt(d2)
+    return scale_out * safe_sqrt(d2)

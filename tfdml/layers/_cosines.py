@@ -12,12 +12,12 @@ from tfdml import distances as _distances
 
 def unit(x: Any) -> tf.Tensor:
     """Rows of length 1, however large or small they were; a zero row stays zero. Gradients are finite."""
-    return _distances._normalised(tf.convert_to_tensor(x))
+    return _distances.normalised(tf.convert_to_tensor(x))
 
 
 def length(x: tf.Tensor) -> tf.Tensor:
     """`[N, 1]` lengths of rows. The gradient of a zero row is 0."""
-    return _distances._length(x)
+    return _distances.length(x)
 
 
 def cosines(x: tf.Tensor, weights: Any) -> tf.Tensor:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_positive
-from tfdml.distances import _safe_sqrt
+from tfdml.distances import safe_sqrt
 from tfdml.layers._cosines import change_own, cosines
 from tfdml.layers.head import ClassifierHead, check_count
 
@@ -188,7 +188,7 @@ class ArcFace(CosineHead):
         self.easy_margin = bool(easy_margin)
 
     def own_cosine(self, cosine: tf.Tensor) -> tf.Tensor:
-        sine = _safe_sqrt(tf.nn.relu((1.0 - cosine) * (1.0 + cosine)))
+        sine = safe_sqrt(tf.nn.relu((1.0 - cosine) * (1.0 + cosine)))
         shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         if self.easy_margin:
             return tf.where(cosine > 0.0, shifted, cosine)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdml._checks import check_positive
 from tfdml.distances import pairwise_distances
 from tfdml.layers.head import Head, as_classes, check_count, full_precision, nan_outside
-from tfdml.losses.base import _not_empty, mean_over
+from tfdml.losses.base import mean_over, not_empty
 from tfdml.losses.margin import chosen_pairs, margin_terms, pair_miner
 
 
@@ -142,8 +142,8 @@ class MarginHead(Head):
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor, images: tf.Tensor | None = None) -> tf.Tensor:
         classes = self.classes(labels)
         batch = tf.shape(classes)[0]
-        beta = _not_empty(self.beta_layer(classes, images))
-        classes, embeddings = _not_empty(classes), _not_empty(embeddings)
+        beta = not_empty(self.beta_layer(classes, images))
+        classes, embeddings = not_empty(classes), not_empty(embeddings)
         distances = pairwise_distances(embeddings)
         positives, negatives = chosen_pairs(self.mining, classes, embeddings, distances)
         values, active = margin_terms(distances, positives, negatives, self.alpha, beta)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_choice
+from tfdml.distances import as_float
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 
@@ -59,7 +60,7 @@ class EmbeddingLoss(keras.losses.Loss, abc.ABC):
         labels, embeddings = self._prepare(y_true, y_pred)
         with tf.control_dependencies(_same_length(labels, embeddings)):
             batch = tf.shape(embeddings)[0]
-            values = self.per_anchor(_not_empty(labels), _not_empty(embeddings))[:batch]
+            values = self.per_anchor(not_empty(labels), not_empty(embeddings))[:batch]
         finite = tf.reduce_all(tf.math.is_finite(embeddings))
         return values * tf.where(finite, tf.ones([], values.dtype), tf.constant(float("nan"), values.dtype))
 
@@ -109,11 +110,6 @@ def as_embeddings(y_pred: Any) -> tf.Tensor:
     return embeddings
 
 
-def as_float(x: Any) -> tf.Tensor:
-    x = tf.convert_to_tensor(x)
-    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-
-
 def attach_slopes(distances: tf.Tensor, values: tf.Tensor, slopes: tf.Tensor) -> tf.Tensor:
     """`values` `[B]`, with `slopes[a, j]` as the derivative of `values[a]` by `distances[a, j]`."""
 
@@ -157,7 +153,7 @@ def _same_length(labels: tf.Tensor, embeddings: tf.Tensor) -> list[Any]:
     return []
 
 
-def _not_empty(x: tf.Tensor) -> tf.Tensor:
+def not_empty(x: tf.Tensor) -> tf.Tensor:
     """One item of zeros in place of none: under a distribution strategy a replica can be left without any."""
     if x.shape[0] not in (None, 0):
         return x

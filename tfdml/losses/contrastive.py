@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import EmbeddingLoss, as_float, as_labels, attach_slopes, mean_over
+from tfdml.distances import as_float
+from tfdml.losses.base import EmbeddingLoss, as_labels, attach_slopes, mean_over
 from tfdml.mining import ClassGroups, same_class_mask
 
 
