@@ -27,7 +27,7 @@ BundlePath = Annotated[
     ),
 ]
 LABEL = "label"
-_SHORTEST_ID = 30
+_SHORTEST_ID = 20
 
 
 def export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,8 +77,10 @@ def demo(
         print_hits(f"A photograph of {queries.class_names[queries.labels[0]]}", answers[0])
         _pictures(bundle, queries, files, answers, out, figures["trained"]["recall_at_1"])
     say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
-    say(f"  tfdml verify {bundle.path}")
-    say(f"  tfdml search {bundle.path} {files[0]} --picture answer.png")
+    # Where the environment is not active, the command has to be called by its path.
+    command = "tfdml" if shutil.which("tfdml") else sys.argv[0]
+    say(f"  {command} verify {bundle.path}")
+    say(f"  {command} search {bundle.path} {files[0]} --picture answer.png")
 
 
 def _dataset(name: str) -> Dataset:
