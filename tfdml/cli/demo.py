@@ -75,7 +75,7 @@ def demo(
         embeddings = tfdml.bundle.Embedder(bundle.path, verify=False).embed([file.read_bytes() for file in files])
         answers = bundle.search(embeddings, _NEIGHBOURS)
         print_hits(f"A photograph of {queries.class_names[queries.labels[0]]}", answers[0])
-        _pictures(bundle, queries, files, answers, out, figures["trained"]["recall_at_1"])
+        _pictures(bundle, queries, files, answers, out, figures["trained"])
     say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
     # Where the environment is not active, the command has to be called by its path.
     command = "tfdml" if shutil.which("tfdml") else sys.argv[0]
@@ -116,7 +116,9 @@ def _write_queries(queries: Dataset, folder: Path) -> list[Path]:
     return paths
 
 
-def _pictures(bundle: Bundle, queries: Dataset, files: list[Path], answers: list[list[Hit]], out: Path, recall: float) -> None:
+def _pictures(
+    bundle: Bundle, queries: Dataset, files: list[Path], answers: list[list[Hit]], out: Path, figures: dict[str, float]
+) -> None:
     names = [queries.class_names[label] for label in queries.labels]
     titles = queries.fields.get("title", names)
     right = [str(hits[0].fields["label"]) == name for hits, name in zip(answers, names, strict=True)]
@@ -129,5 +131,6 @@ def _pictures(bundle: Bundle, queries: Dataset, files: list[Path], answers: list
         rows = [answer_row(bundle, files[i].read_bytes(), answers[i], names[i], titles[i]) for i in numbers[:_ROWS]]
         (out / name).unlink(missing_ok=True)
         if rows:
-            subtitle = f"{bundle.manifest.items:,} items; Recall@1 over all of them {recall:.1%}"
+            recall, count = figures["recall_at_1"], int(figures["queries"])
+            subtitle = f"Searched among {bundle.manifest.items:,} items; Recall@1 over all {count:,} unseen images {recall:.1%}"
             save_picture(rows, out / name, title, subtitle)
