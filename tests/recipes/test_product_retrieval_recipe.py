@@ -1,25 +1,9 @@
-"""Every recipe runs as a user would run it, on little data and for a few steps."""
-
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from recipe_runs import run
 
 import tfdml
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-
-
-def run(name: str, *arguments: object) -> str:
-    command = [sys.executable, str(RECIPES / name), *map(str, arguments)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout
 
 
 @pytest.mark.slow
@@ -38,8 +22,3 @@ def test_product_retrieval(tmp_path, backbone):
     assert "trained: Recall@1" in output
     assert output.count("product-") >= 6
     assert len(tfdml.bundle.Bundle.open(tmp_path / "exports")) == 15
-
-
-def test_recipes_are_short():
-    for path in RECIPES.glob("*.py"):
-        assert len(path.read_text(encoding="utf-8").splitlines()) < 150, path.name
