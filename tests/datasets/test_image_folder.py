@@ -60,6 +60,18 @@ class TestLayout:
         others = {".git/a.png": PNG, "mug/._a.png": b"x", "mug/notes.txt": b"x", "README.md": b"x", "mug/.thumbs/a.png": PNG}
         assert image_folder(write(tmp_path, {**TWO_CLASSES, **others})).ids.tolist() == list(TWO_CLASSES)
 
+    @pytest.mark.parametrize("name", ["mug/c.webp", "mug/c.HEIC", "mug/deep/c.tif"])
+    def test_photographs_in_other_formats_are_not_left_out_in_silence(self, tmp_path: Path, name: str) -> None:
+        write(tmp_path, TWO_CLASSES | {name: b"x"})
+        with pytest.raises(UnreadableImageError, match="convert it to JPEG or PNG") as error:
+            image_folder(tmp_path)
+        assert name in str(error.value)
+        with pytest.warns(UserWarning, match="1 "):
+            data = image_folder(tmp_path, on_unreadable="skip")
+        assert data.ids.tolist() == list(TWO_CLASSES)
+        assert [skipped[0] for skipped in data.skipped] == [name]
+        assert image_folder(tmp_path, extensions=(".png",)).ids.tolist() == list(TWO_CLASSES)
+
     def test_extensions(self, tmp_path: Path) -> None:
         write(tmp_path, {"mug/a.PNG": PNG, "mug/b.img": PNG, "mug/c.jpg": PNG})
         assert image_folder(tmp_path, extensions=["img", ".PNG"]).ids.tolist() == ["mug/a.PNG", "mug/b.img"]

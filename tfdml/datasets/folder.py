@@ -12,6 +12,8 @@ from tfdml.datasets.files import MAX_PIXELS, checked_dataset
 from tfdml.preprocessing import ImagePreprocessing
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# Photographs that no decoder of both TensorFlows reads: to leave them out in silence would lose a part of the data.
+UNREADABLE = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".dng", ".cr2", ".nef", ".arw")
 CLASS_FROM = ("top", "parent")
 
 
@@ -23,7 +25,7 @@ def image_folder(
     on_unreadable: str = "error",
     min_images: int = 2,
     small_classes: str = "keep",
-    extensions: Sequence[str] = EXTENSIONS,
+    extensions: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     check: bool = True,
     preprocessing: ImagePreprocessing | None = None,
@@ -41,11 +43,13 @@ def image_folder(
         class_from: `"top"`: the class is the folder directly below `path`, whatever lies below it; `"parent"`: the class is
             the folder that holds the file, named by its path relative to `path`.
         on_unreadable: `"error"` raises an `UnreadableImageError` that lists the files; `"skip"` leaves them out with a warning
-            and lists them in `dataset.skipped`. It holds for files that cannot be decoded, names that are not UTF-8, images
-            outside any class folder, and class folders without images.
+            and lists them in `dataset.skipped`. It holds for files that cannot be decoded, photographs in other formats (WebP,
+            TIFF, HEIC ...; only where `extensions` is not given), names that are not UTF-8, images outside any class folder,
+            and class folders without images.
         min_images: how many images a class should have, see `small_classes`.
         small_classes: what happens to classes with fewer images: `"keep"`, `"drop"` or `"error"`.
-        extensions: what an image file's name ends in, in any case; other files are ignored.
+        extensions: what an image file's name ends in, in any case; other files are ignored. None means .jpg, .jpeg, .png,
+            .bmp and .gif.
         max_pixels: larger images are refused before they are decoded.
         check: False trusts the files; a bad one then stops the epoch that loads it.
         preprocessing: instead of `image_size`, for full control.
@@ -76,7 +80,8 @@ def image_folder(
         raise FileNotFoundError(f"path={str(path)!r}: there is no such folder.")
     if not root.is_dir():
         raise NotADirectoryError(f"path={str(path)!r} is a file: expected a folder with one folder of images for each class.")
-    endings = tuple(ending.lower() if ending.startswith(".") else f".{ending.lower()}" for ending in extensions)
+    wanted = EXTENSIONS if extensions is None else extensions
+    endings = tuple(ending.lower() if ending.startswith(".") else f".{ending.lower()}" for ending in wanted)
     found = sorted(_walk(str(root), ()), key="/".join)
     images = [parts for parts in found if parts[-1].lower().endswith(endings)]
     if not images:
@@ -89,6 +94,9 @@ def image_folder(
     problems += [
         (_text(parts), f"lies directly in {str(path)!r}, outside any class folder") for parts in images if len(parts) == 1
     ]
+    if extensions is None:
+        reason = "a format that is not read; convert it to JPEG or PNG, or leave such files out with extensions=(...)"
+        problems += [(_text(parts), reason) for parts in found if parts[-1].lower().endswith(UNREADABLE)]
     filled = {parts[0] for parts in images}
     problems += [(_text((name,)) + "/", "class folder without images") for name in _folders(root) if name not in filled]
     usable = [parts for parts in images if _is_utf8(parts) and len(parts) > 1]
