@@ -18,12 +18,14 @@ _SUBMODULES = (
     "distances",
     "evaluation",
     "index",
+    "integrations",
     "layers",
     "losses",
     "mining",
     "models",
     "preprocessing",
     "samplers",
+    "schedules",
 )
 
 __all__ = ["EmbeddingModel", "__version__", *_SUBMODULES]
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
         distances,
         evaluation,
         index,
+        integrations,
         layers,
         losses,
         mining,
         models,
         preprocessing,
         samplers,
+        schedules,
     )
     from tfdml.models import EmbeddingModel
 

@@ -31,14 +31,14 @@ class CosineHead(ClassifierHead):
         self.built = True
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        cosine = cosines(embeddings, self.kernel)
+        logits = cosines(embeddings, self.kernel, self.scale)
         if self.sub_centers > 1:
-            cosine = tf.reduce_max(tf.reshape(cosine, [-1, self.num_classes, self.sub_centers]), axis=-1)
+            logits = tf.reduce_max(tf.reshape(logits, [-1, self.num_classes, self.sub_centers]), axis=-1)
         if labels is not None:
             classes = self.classes(labels)
             if training:
-                cosine = change_own(cosine, classes, self.own_cosine)
-        return self.scale * cosine
+                logits = change_own(logits, classes, lambda own: self.scale * self.own_cosine(own / self.scale))
+        return logits
 
     def own_cosine(self, cosine: tf.Tensor) -> tf.Tensor:
         """`[B]` cosines of embeddings to their own class, as they enter the softmax in training."""
@@ -60,7 +60,7 @@ class NormalizedSoftmax(CosineHead):
         num_classes: number of classes C.
         temperature: the smaller, the harder classes are told apart; the paper's is 0.05.
         sub_centers: weight vectors of each class, of which the nearest counts.
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]` (optional); logits `[B, C]`, float32.
 
@@ -101,7 +101,7 @@ class CosFace(CosineHead):
         scale: s, the length on which embeddings are compared.
         sub_centers: weight vectors of each class, of which the nearest counts: for classes with several faces, or noisy labels
             (Deng et al., "Sub-center ArcFace", ECCV 2020).
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; logits `[B, C]`, float32. The margin is in force with
     `training=True` and labels.
@@ -151,7 +151,7 @@ class ArcFace(CosineHead):
         sub_centers: weight vectors of each class, of which the nearest counts: for classes with several faces, or noisy labels
             (Deng et al., "Sub-center ArcFace", ECCV 2020).
         easy_margin: see above.
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; logits `[B, C]`, float32. The margin is in force with
     `training=True` and labels.

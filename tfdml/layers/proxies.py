@@ -21,13 +21,13 @@ class ProxyAnchor(Head):
 
     P are all proxies, P+ those whose class is in the batch, X_p+ and X_p- the batch's items of and not of p's class.
     Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020. The authors let proxies learn 100 times as
-    fast as the network.
+    fast as the network; here they begin short for that, see `initial_length` of `Head`.
 
     Args:
         num_classes: number of classes, and proxies, C.
         margin: delta, in cosine.
         alpha: scale of the cosines.
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; losses `[B]`, float32. A proxy's term is shared out evenly among
     the items in it, so that the mean over `[B]` is the loss.
@@ -54,16 +54,22 @@ class ProxyAnchor(Head):
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         classes = self.classes(labels)
-        similarity = cosines(embeddings, self.proxies)
-        dtype = similarity.dtype
-        own = tf.equal(classes[:, None], tf.range(self.num_classes, dtype=classes.dtype))
-        items, batch = tf.reduce_sum(tf.cast(own, dtype), 0), tf.cast(tf.shape(classes)[0], dtype)
-        present = tf.reduce_sum(tf.cast(items > 0, dtype))
-        pull = _log_one_plus_sum_exp(self.alpha * (self.margin - similarity), own)
-        push = _log_one_plus_sum_exp(self.alpha * (self.margin + similarity), ~own)
-        pull_share = tf.math.divide_no_nan(pull * batch, items * present)
-        push_share = tf.math.divide_no_nan(push * batch, (batch - items) * self.num_classes)
-        values = tf.reduce_sum(tf.where(own, pull_share, push_share), 1)
+        scaled = cosines(embeddings, self.proxies, self.alpha)
+        dtype, batch, offset = scaled.dtype, tf.shape(classes)[0], self.alpha * self.margin
+        # Under XLA nothing has refused a number out of range; nan_outside does.
+        own = tf.clip_by_value(classes, 0, self.num_classes - 1)
+        place = tf.stack([tf.range(batch, dtype=own.dtype), own], 1)
+        ones = tf.ones_like(classes, dtype)
+        items = tf.math.unsorted_segment_sum(ones, own, self.num_classes)
+        present, others = tf.math.count_nonzero(items, dtype=dtype), tf.cast(batch, dtype) - items
+        pull = _log_one_plus_sum_exp_of_classes(offset - tf.gather_nd(scaled, place), own, self.num_classes)
+        # An item does not push its own proxy: at the dtype's lowest number, its exponential is 0.
+        negatives = tf.tensor_scatter_nd_update(scaled, place, tf.fill([batch], tf.constant(dtype.min / 2, dtype)))
+        push = _log_one_plus_sum_exp(offset + negatives)
+        # The mean over [B] of what all items carry is the loss: a proxy's pull is shared by its items, its push by the others.
+        carried = tf.cast(batch, dtype) * tf.math.divide_no_nan(push, others * self.num_classes)
+        values = tf.reduce_sum(carried) - tf.gather(carried, own)
+        values += tf.cast(batch, dtype) * tf.gather(tf.math.divide_no_nan(pull, items * present), own)
         return nan_outside(values, classes, self.num_classes)
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -85,13 +91,13 @@ class ProxyNCA(Head):
     Teh, DeVries, Taylor, "ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis", ECCV 2020: A holds
     all proxies. With `denominator="negatives"` and `temperature=1.0` it is the original ProxyNCA (Movshovitz-Attias et al.,
     ICCV 2017), whose A leaves out the own class's proxy, and whose value can be negative. The authors let proxies learn much
-    faster than the network.
+    faster than the network; here they begin short for that, see `initial_length` of `Head`.
 
     Args:
         num_classes: number of classes, and proxies, C.
         temperature: T.
         denominator: `"all"` or `"negatives"`, see above.
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; losses `[B]`, float32.
 
@@ -118,7 +124,7 @@ class ProxyNCA(Head):
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         classes = self.classes(labels)
         # ||u - v||^2 = 2 - 2 cos for unit vectors, and the 2 cancels in the fraction.
-        logits = cosines(embeddings, self.proxies) * (2.0 / self.temperature)
+        logits = cosines(embeddings, self.proxies, 2.0 / self.temperature)
         if self.denominator == "all":
             return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
         own = tf.equal(classes[:, None], tf.range(self.num_classes, dtype=classes.dtype))
@@ -136,7 +142,17 @@ class ProxyNCA(Head):
         return {**super().get_config(), "temperature": self.temperature, "denominator": self.denominator}
 
 
-def _log_one_plus_sum_exp(x: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    """log(1 + sum of exp(x) over the kept entries of each column)."""
-    kept_only = tf.where(kept, x, tf.constant(-float("inf"), x.dtype))
-    return tf.reduce_logsumexp(tf.concat([tf.zeros([1, x.shape[1]], x.dtype), kept_only], 0), 0)
+@tf.custom_gradient
+def _log_one_plus_sum_exp(x: tf.Tensor) -> Any:
+    """log(1 + sum of exp(x)) of each column."""
+    top = tf.nn.relu(tf.reduce_max(x, 0))
+    terms = tf.exp(x - top)
+    total = tf.exp(-top) + tf.reduce_sum(terms, 0)
+    return top + tf.math.log(total), lambda g: terms * (g / total)
+
+
+def _log_one_plus_sum_exp_of_classes(x: tf.Tensor, classes: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """`[B]` to `[C]`: log(1 + sum of exp(x)) over the items of each class; 0 for a class without any."""
+    top = tf.nn.relu(tf.math.unsorted_segment_max(tf.stop_gradient(x), classes, num_classes))
+    total = tf.math.unsorted_segment_sum(tf.exp(x - tf.gather(top, classes)), classes, num_classes)
+    return top + tf.math.log(tf.exp(-top) + total)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from recipe_runs import run
+
+
+@pytest.mark.slow
+def test_sampling_matters():
+    output = run("sampling_matters.py", "--data", "rendered_catalogue", "--steps", 2, "--classes", 4)
+    assert re.search(r"^untrained +: Recall@1 [\d.]+%, MAP@R [\d.]+%$", output, re.MULTILINE)
+    rows = re.findall(
+        r"^ *(\w+), (\w+) *: Recall@1 ([\d.]+)%, MAP@R ([\d.]+)%(, boundary [\d.]+)?  \[\d+ s\]$", output, re.MULTILINE
+    )
+    choices = ("random", "semi_hard", "distance_weighted")
+    assert [row[:2] for row in rows] == [(loss, mining) for loss in ("triplet", "margin") for mining in choices]
+    for loss, _, recall, precision, boundary in rows:
+        assert 0 < float(precision) <= float(recall) <= 100
+        # Two steps of Adam move it by 0.002 at most.
+        assert boundary == (", boundary 0.80" if loss == "margin" else "")
+
+
+@pytest.mark.slow
+def test_several_seeds_give_a_spread():
+    options = ["--losses", "margin", "--sampling", "random", "--seeds", 0, 1, "--judge-classes", 8]
+    output = run("sampling_matters.py", "--data", "rendered_catalogue", "--steps", 1, "--classes", 4, *options)
+    mean, lowest, highest = map(float, re.search(r"MAP@R ([\d.]+)% \(([\d.]+)% to ([\d.]+)%\)", output).groups())
+    assert 0 < lowest <= mean <= highest
