@@ -1,6 +1,6 @@
-"""P x K sampling: readiness, speed, memory and graph size at ten million items, and beside TF Similarity at a size it can bear.
+"""Sampling: readiness, speed, memory and graph size at ten million items, and beside TF Similarity at a size it can bear.
 
-    python benchmarks/samplers.py [--json FILE]
+    python benchmarks/samplers.py [--json FILE] [--only pk|others|peer]
 
 Every measurement runs in a process of its own. TF Similarity needs TF 2.15: looked for in this Python, then in `.venv-keras2`.
 There both sides hand out item numbers, so that what is compared is the choosing, not the loading.
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--classes", type=int, default=CLASSES)
     parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--only", choices=["pk", "others", "peer"], help="a part of the tables")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
@@ -38,16 +39,22 @@ def main() -> None:
 
     figures: dict[str, Any] = {"batch": [P, K], "classes": arguments.classes, "items": arguments.items}
     size = (arguments.classes, arguments.items)
-    for labels in ("int64", "int32"):
-        figures[labels] = measured(sys.executable, labels, *size)
-    figures["graph_nodes_of_10_classes"] = measured(sys.executable, "graph", 10, 10 * size[1] // size[0])["nodes"]
-    figures["graph_nodes"] = measured(sys.executable, "graph", *size)["nodes"]
-    peer = next((python for python in (sys.executable, str(KERAS2)) if has_tf_similarity(python)), None)
-    if peer:
-        figures["peer"] = measured(peer, "peer", PEER_CLASSES, PEER_ITEMS)
-    else:
-        print(f"TF Similarity skipped: neither this Python nor {KERAS2.relative_to(ROOT)} has it.\n")
-    print(table(figures))
+    if arguments.only in (None, "pk"):
+        for labels in ("int64", "int32"):
+            figures[labels] = measured(sys.executable, labels, *size)
+        figures["graph_nodes_of_10_classes"] = measured(sys.executable, "graph", 10, 10 * size[1] // size[0])["nodes"]
+        figures["graph_nodes"] = measured(sys.executable, "graph", *size)["nodes"]
+        print(pk_table(figures) + "\n")
+    if arguments.only in (None, "others"):
+        figures["others"] = {name: measured(sys.executable, name, *size) for name in OTHERS}
+        print(others_table(figures["others"]) + "\n")
+    if arguments.only in (None, "peer"):
+        peer = next((python for python in (sys.executable, str(KERAS2)) if has_tf_similarity(python)), None)
+        if peer:
+            figures["peer"] = measured(peer, "peer", PEER_CLASSES, PEER_ITEMS)
+            print(peer_table(figures["peer"]))
+        else:
+            print(f"TF Similarity skipped: neither this Python nor {KERAS2.relative_to(ROOT)} has it.")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -69,7 +76,7 @@ def has_tf_similarity(python: str) -> bool:
     return subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
-def table(figures: dict[str, Any]) -> str:
+def pk_table(figures: dict[str, Any]) -> str:
     big = f"{figures['classes']:,} classes, {figures['items']:,} items"
     rows = [f"| {big}, batches of {P} x {K} | int64 labels | int32 labels |", "|---|---|---|"]
     for text, key, form in [
@@ -81,14 +88,25 @@ def table(figures: dict[str, Any]) -> str:
         rows.append(f"| {text} | {form.format(figures['int64'][key])} | {form.format(figures['int32'][key])} |")
     nodes = f"{figures['graph_nodes']:,} ({figures['graph_nodes_of_10_classes']:,} with 10 classes)"
     rows.append(f"| nodes in the graph | {nodes} | |")
-    if peer := figures.get("peer"):
-        small = f"{PEER_CLASSES:,} classes, {PEER_ITEMS:,} items, TF {peer['tensorflow']}"
-        rows += ["", f"| {small} | tfdml | TF Similarity | ratio |", "|---|---|---|---|"]
-        ready, rate = peer["ready_seconds"], peer["batches_per_second"]
-        ratio = ready["tf_similarity"] / ready["tfdml"]
-        rows.append(f"| ready, s | {ready['tfdml']:.2f} | {ready['tf_similarity']:.2f} | {ratio:.1f} |")
-        ratio = rate["tfdml"] / rate["tf_similarity"]
-        rows.append(f"| batches a second | {rate['tfdml']:,.0f} | {rate['tf_similarity']:,.0f} | {ratio:.1f} |")
+    return "\n".join(rows)
+
+
+def others_table(figures: dict[str, Any]) -> str:
+    rows = ["| sampler | of | batch | ready, s | batches a second | memory kept, MB |", "|---|---|---|---:|---:|---:|"]
+    for name, row in figures.items():
+        numbers = f"{row['ready_seconds']:.2f} | {row['batches_per_second']:,.0f} | {row['kept'] / 1e6:,.0f}"
+        rows.append(f"| {name} | {row['of']} | {row['batch']} | {numbers} |")
+    return "\n".join(rows)
+
+
+def peer_table(peer: dict[str, Any]) -> str:
+    small = f"{PEER_CLASSES:,} classes, {PEER_ITEMS:,} items, TF {peer['tensorflow']}"
+    rows = [f"| {small} | tfdml | TF Similarity | ratio |", "|---|---|---|---|"]
+    ready, rate = peer["ready_seconds"], peer["batches_per_second"]
+    ratio = ready["tf_similarity"] / ready["tfdml"]
+    rows.append(f"| ready, s | {ready['tfdml']:.2f} | {ready['tf_similarity']:.2f} | {ratio:.1f} |")
+    ratio = rate["tfdml"] / rate["tf_similarity"]
+    rows.append(f"| batches a second | {rate['tfdml']:,.0f} | {rate['tf_similarity']:,.0f} | {ratio:.1f} |")
     return "\n".join(rows)
 
 
@@ -157,6 +175,89 @@ def peer(classes: int, items: int) -> dict[str, Any]:
     }
 
 
+def facenet(classes: int, items: int) -> dict[str, Any]:
+    from tfdml.samplers import FaceNetSampler
+
+    labels = shuffled(classes // 10, items, "int64")
+    size = (36, 40, 360) if classes >= 400 else (2, 4, 4)
+    figures = timed(lambda: FaceNetSampler(labels, *size), 200)
+    return {**figures, "of": f"{classes // 10:,} classes, {items:,} items", "batch": "{} x {} + {}".format(*size)}
+
+
+def pairs(classes: int, items: int) -> dict[str, Any]:
+    import numpy as np
+
+    from tfdml.samplers import PairSampler
+
+    count = items // 5
+    edges = np.stack([np.repeat(np.arange(count), 5), np.random.default_rng(0).integers(0, count, 5 * count)], axis=1)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    figures = timed(lambda: PairSampler(edges, count, batch_size=64), 1_000)
+    return {**figures, "of": f"{count:,} items, {len(edges):,} similar pairs", "batch": "64 pairs"}
+
+
+def mined(classes: int, items: int) -> dict[str, Any]:
+    import numpy as np
+
+    from tfdml.samplers import NPairSampler
+
+    labels, candidates = shuffled(classes, items, "int64"), min(1000, classes)
+    vectors = np.random.default_rng(0).normal(size=(2 * candidates, 128))
+
+    def make() -> Any:
+        sampler = NPairSampler(labels, min(60, classes), candidates)
+        sampler.refresh(lambda indices: vectors, step=0)
+        return sampler
+
+    of = f"{classes:,} classes, {candidates:,} candidates of 128 numbers"
+    return {**timed(make, 200, start=16), "of": of, "batch": f"{min(60, classes)} x 2"}
+
+
+def relevance(classes: int, items: int) -> dict[str, Any]:
+    import numpy as np
+
+    from tfdml.samplers import RelevanceTripletSampler
+
+    count = items // 100
+    features = np.random.default_rng(0).random((count, 16)).astype(np.float32)
+    categories = np.arange(count) % max(count // 100, 2)
+
+    def make() -> Any:
+        return RelevanceTripletSampler(categories, lambda first, second: features[first] @ features[second].T)
+
+    of = f"{count:,} items in {categories.max() + 1:,} categories"
+    return {**timed(make, 1_000), "of": of, "batch": "32 triplets"}
+
+
+def online(classes: int, items: int) -> dict[str, Any]:
+    import tensorflow as tf
+
+    from tfdml.samplers import OnlineTripletSampler
+
+    features = tf.random.stateless_uniform([10_000, 64], [0, 0])
+
+    def element(number: Any) -> dict[str, Any]:
+        row = number % 10_000
+        return {"item": number, "category": row % 50, "features": features[row], "total_relevance": 1000.0}
+
+    stream = tf.data.Dataset.range(2**40).map(element, num_parallel_calls=tf.data.AUTOTUNE)
+    figures = timed(lambda: OnlineTripletSampler(stream, 50, capacity=128), 300)
+    return {**figures, "of": "a stream, 50 buffers of 128 with 64 numbers", "batch": "32 triplets"}
+
+
+def timed(make: Callable[[], Any], count: int, start: int = 0) -> dict[str, float]:
+    from tfdml.samplers import PKSampler
+
+    next(iter(PKSampler(shuffled(10, 100, "int64"), 8, K).indices()))  # the runtime's threads and allocators
+    before, began = memory("VmRSS"), time.perf_counter()
+    sampler = make()
+    iterator = iter(sampler.indices(start))
+    next(iterator)
+    ready = time.perf_counter() - began
+    rate = per_second(lambda: next(iterator), count)
+    return {"ready_seconds": ready, "batches_per_second": rate, "kept": memory("VmRSS") - before}
+
+
 def shuffled(classes: int, items: int, dtype: str) -> Any:
     import numpy as np
 
@@ -179,11 +280,19 @@ def memory(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
+OTHERS: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "PairSampler": pairs,
+    "NPairSampler, mined": mined,
+    "FaceNetSampler": facenet,
+    "RelevanceTripletSampler": relevance,
+    "OnlineTripletSampler": online,
+}
 PARTS: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "int64": lambda classes, items: large(classes, items, "int64"),
     "int32": lambda classes, items: large(classes, items, "int32"),
     "graph": graph,
     "peer": peer,
+    **OTHERS,
 }
 
 if __name__ == "__main__":

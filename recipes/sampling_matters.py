@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dimension", type=int, default=64, help="length of the embedding (%(default)s)")
     parser.add_argument("--classes", type=int, default=16, help="classes in a batch, P (%(default)s)")
     parser.add_argument("--examples", type=int, default=4, help="images of each, K (%(default)s)")
-    parser.add_argument("--beta", type=float, default=0.8, help="where the margin loss's boundary begins (%(default)s)")
+    parser.add_argument("--beta", type=float, default=0.6, help="where the margin loss's boundary begins (%(default)s)")
     parser.add_argument("--steps", type=int, default=400, help="training steps of each row (%(default)s)")
     parser.add_argument("--judge-classes", type=int, default=200, help="unseen classes to judge on; 0: all (%(default)s)")
     parser.add_argument("--losses", nargs="+", default=["triplet", "margin"], choices=["triplet", "margin"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from typing import Any
 
@@ -23,4 +24,18 @@ def check_integer(argument: str, value: Any, lowest: int, highest: int | None = 
         raise TypeError(f"{argument}={value!r} is a {type(value).__name__}: expected {expected}.")
     if number < lowest or (highest is not None and number > highest):
         raise ValueError(f"{argument}={number}: expected {expected}.")
+    return number
+
+
+def check_share(argument: str, value: Any) -> float:
+    """Returns `value` as a float if it is a number from 0 to 1, else raises.
+
+    >>> check_share("similar", 1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: similar=1.5: expected a share from 0 to 1.
+    """
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"{argument}={value!r}: expected a share from 0 to 1.")
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ def load_batches(
     chunks: Any,
     *,
     rows: int,
+    width: int,
+    row_labels: Callable[[Any], Any],
     load: Callable[[Any], Any],
     augment: Callable[..., Any] | None,
     seed: int,
@@ -24,12 +27,21 @@ def load_batches(
     batched: bool = False,
     parallel_calls: int | None = None,
     prefetch: int | None = None,
+    lookahead: int | None = None,
 ) -> Any:
-    """Loads what `chunks`, a dataset of (indices, labels) `[S, rows]`, ask for. Arguments as in `PKSampler.dataset`."""
+    """Loads what `chunks`, a dataset of (indices, labels) `[S, rows * width]`, ask for. Arguments as in `Sampler.dataset`.
+
+    With a width above 1, images come as a tuple of that many batches, one for each place in a row, and labels go
+    through `row_labels`.
+    With a `lookahead`, no batch is drawn that many steps (or more) before it is taken.
+    """
     if not callable(load):
         raise TypeError(f"load={load!r} is a {type(load).__name__}: expected a function from an item index to an image.")
     workers = tf.data.AUTOTUNE if parallel_calls is None else check_integer("parallel_calls", parallel_calls, 1)
     ahead = tf.data.AUTOTUNE if prefetch is None else check_integer("prefetch", prefetch, 0)
+    batch_workers = workers
+    if lookahead is not None:
+        workers, batch_workers, ahead = _bounded(rows * width, lookahead, batched, parallel_calls, prefetch)
 
     def load_one(index: Any, label: Any) -> tuple[Any, Any]:
         return load(index), label
@@ -37,14 +49,47 @@ def load_batches(
     if batched:
         batches = chunks.unbatch().map(load_one, num_parallel_calls=workers, deterministic=True)
     else:
-        items = chunks.map(lambda indices, labels: (tf.reshape(indices, [-1]), tf.reshape(labels, [-1]))).unbatch()
+        items = chunks.map(lambda *parts: tf.nest.map_structure(_flat, parts)).unbatch()
         items = items.map(load_one, num_parallel_calls=workers, deterministic=True)
-        batches = items.batch(rows, drop_remainder=True)
+        batches = items.batch(rows * width, drop_remainder=True)
     if augment is not None:
+        if width > 1 and _asks_for(augment, "labels"):
+            raise ValueError(
+                f"augment={augment!r} asks for labels, but here they belong to rows of {width} items and not to single images. "
+                "Pass a function of images alone."
+            )
         batches = _augmented(
-            batches, augment, hashed(hashed(tf.constant(seed, tf.uint64)), 2, shard_index), start_step, workers
+            batches, augment, hashed(hashed(tf.constant(seed, tf.uint64)), 2, shard_index), start_step, batch_workers
         )
+    if width > 1:
+        batches = batches.map(lambda images, labels: (in_columns(images, width), row_labels(labels)))
     return batches.prefetch(ahead) if ahead else batches
+
+
+def _bounded(
+    items: int, lookahead: int, batched: bool, parallel_calls: int | None, prefetch: int | None
+) -> tuple[int, int, int]:
+    """Items and batches in work at a time, and batches ready in advance, so that the pipeline never holds `lookahead`."""
+    workers = min(os.cpu_count() or 1, 2 if batched else 2 * items) if parallel_calls is None else parallel_calls
+    ahead = 2 if prefetch is None else prefetch
+    in_work = workers if batched else -(-workers // items)
+    # One more drawn, one being put together, two being augmented, and two for what distribution strategies hold.
+    if (held := in_work + ahead + 6) >= lookahead:
+        raise ValueError(
+            f"parallel_calls={parallel_calls}, prefetch={prefetch}: up to {held} batches would be drawn before they are used, "
+            f"but mined classes are up to date only {lookahead} steps ahead. Pass smaller numbers, or None."
+        )
+    return workers, 2, ahead
+
+
+def in_columns(items: Any, width: int) -> tuple[Any, ...]:
+    """A tuple of `width` structures: the first items of all rows, the second ones, ..."""
+    return tuple(tf.nest.map_structure(lambda part, k=k: part[k::width], items) for k in range(width))
+
+
+def _flat(part: Any) -> Any:
+    """`[S, rows, ...]` to `[S * rows, ...]`."""
+    return tf.reshape(part, tf.concat([[-1], tf.shape(part)[2:]], 0))
 
 
 def _augmented(batches: Any, augment: Callable[..., Any], key: Any, start_step: int, workers: int) -> Any:

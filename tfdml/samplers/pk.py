@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from tfdml._checks import check_choice
 from tfdml.samplers._arguments import check_integer
+from tfdml.samplers.base import Sampler, host_tensor
 from tfdml.samplers.grouping import ClassGroups
-from tfdml.samplers.loading import load_batches
 from tfdml.samplers.permutation import hashed, permuted_positions
-
-_DRAWS_AT_ONCE = 8192
-"""Items whose indices are computed in one call, whatever the batch size, so that the cost of calling ops is shared."""
-_LAST_STEP = 2**62
-_ALIGNMENT = 64
 
 
 class _Tables(NamedTuple):
@@ -30,7 +23,7 @@ class _Tables(NamedTuple):
     sizes: Any
 
 
-class PKSampler:
+class PKSampler(Sampler):
     """Batches of `classes` (P) classes with `examples` (K) items each, for every loss that compares within the batch.
 
     Every item then has K - 1 positives and (P - 1) K negatives in its batch: A. Hermans, L. Beyer, B. Leibe, In Defense of the
@@ -83,6 +76,8 @@ class PKSampler:
     In a loop of your own, `tf.train.Checkpoint(iterator=iterator, ...)` saves the position together with the model.
     """
 
+    _split_by = "classes"
+
     def __init__(
         self,
         labels: Any,
@@ -110,8 +105,7 @@ class PKSampler:
 
         arrays = [groups.items, groups.labels, groups.starts, groups.sizes]
         del groups  # so that each array can go as soon as it is a tensor
-        self._tables = _Tables(*[_tensor(arrays.pop(0)) for _ in range(4)])
-        self._batch_at = tf.function(lambda step: self._draw(step[None], 0, 1))
+        self._tables = _Tables(*[host_tensor(arrays.pop(0)) for _ in range(4)])
 
     @property
     def batch_size(self) -> int:
@@ -123,77 +117,27 @@ class PKSampler:
         """Batches in a round: ceil(number of classes / P). Within them every class is visited."""
         return -(-self.num_classes // self.classes)
 
-    def __len__(self) -> int:
-        return self.steps_per_epoch
-
     def __repr__(self) -> str:
         return (
             f"PKSampler(items={self.num_items}, classes={self.classes} of {self.num_classes}, examples={self.examples}, "
             f"seed={self.seed}, small_classes={self.small_classes!r}, steps_per_epoch={self.steps_per_epoch})"
         )
 
-    def batch_at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The (item indices `[P*K]`, labels `[P*K]`) of one step, as NumPy arrays."""
-        step = check_integer("step", step, 0, _LAST_STEP)
-        indices, labels = self._batch_at(tf.constant(step, tf.int64))
-        return indices[0].numpy(), labels[0].numpy()
-
-    def indices(self, start_step: int = 0, *, shard_index: int = 0, num_shards: int = 1) -> Any:
-        """An endless `tf.data.Dataset` of (item indices `[P*K]`, labels `[P*K]`), both int64. Arguments as in `dataset`."""
-        return self._chunks(start_step, shard_index, num_shards).unbatch()
-
-    def dataset(
-        self,
-        load: Callable[[Any], Any],
-        augment: Callable[..., Any] | None = None,
-        start_step: int = 0,
-        *,
-        shard_index: int = 0,
-        num_shards: int = 1,
-        batched: bool = False,
-        parallel_calls: int | None = None,
-        prefetch: int | None = None,
-    ) -> Any:
-        """An endless `tf.data.Dataset` of (images `[P*K, ...]`, labels int64 `[P*K]`), ready for `fit`.
-
-        Batches come in the order of their steps, however many are loaded in parallel.
-
-        Args:
-            load: index (scalar int64 tensor) -> image, or any structure of tensors that have the same shapes for every item. It
-                runs inside `tf.data`: TensorFlow ops only.
-            augment: works on loaded batches and gets what its signature names: `augment(images)` returns images;
-                `augment(images, labels)` returns both. Any Keras or KerasCV layer will do. An argument named `seed` gets an
-                int32 `[2]` tensor made of the sampler's seed and the step, meant for `tf.image.stateless_random_*`:
-                with it augmentation too is the same in every run and after a resume. Layers that hold a random state are not.
-            start_step: the first step. An endless dataset from step s is the one from step 0 without its first s batches, but
-                costs nothing to start.
-            shard_index: which part of each batch: part i of n holds the i-th P / n classes of the whole batch. Parts do not
-                overlap, and together, in order, they are the unsharded batch. Under a distribution strategy:
-                `strategy.distribute_datasets_from_function(lambda context: sampler.dataset(load,
-                shard_index=context.input_pipeline_id, num_shards=context.num_input_pipelines))`.
-            num_shards: into how many parts batches are split. Must divide P.
-            batched: `load` takes all the indices of a batch, `[P*K]`, at once. Quicker where that is one `tf.gather`.
-            parallel_calls: items loaded at a time; `None` lets `tf.data` decide.
-            prefetch: batches made ready in advance; `None` lets `tf.data` decide, 0 is none.
-        """
-        chunks = self._chunks(start_step, shard_index, num_shards)
-        return load_batches(
-            chunks,
-            rows=self.batch_size // num_shards,
-            load=load,
-            augment=augment,
-            seed=self.seed,
-            start_step=start_step,
-            shard_index=shard_index,
-            batched=batched,
-            parallel_calls=parallel_calls,
-            prefetch=prefetch,
-        )
-
     def _draw(self, steps: Any, shard_index: int, num_shards: int) -> tuple[Any, Any]:
         """The batches of several `steps` (int64 `[S]`) as TensorFlow ops: indices and labels, int64 `[S, P*K / num_shards]`."""
-        width = self.classes // num_shards
         seed = hashed(tf.constant(self.seed, tf.uint64))
+        numbers, rounds, extra = self._class_numbers(steps, shard_index, num_shards)
+        sizes = tf.cast(tf.gather(self._tables.sizes, numbers), tf.int64)
+        places = self._places(hashed(seed, 1, numbers), rounds, sizes, extra)
+        starts = tf.cast(tf.gather(self._tables.starts, numbers), tf.int64)
+        indices = tf.cast(tf.gather(self._tables.items, starts[:, :, None] + places), tf.int64)
+        labels = tf.repeat(tf.gather(self._tables.labels, numbers), self.examples, axis=1)
+        rows = self.classes // num_shards * self.examples
+        return tf.reshape(indices, [-1, rows]), tf.reshape(labels, [-1, rows])
+
+    def _class_numbers(self, steps: Any, shard_index: int, num_shards: int) -> tuple[Any, Any, Any]:
+        """The classes of each batch, in which round they come, and whether that is a second time: `[S, P / num_shards]`."""
+        width = self.classes // num_shards
         step_in_round = steps % self.steps_per_epoch
         rounds = tf.broadcast_to((steps // self.steps_per_epoch)[:, None], [tf.size(steps), width])
 
@@ -201,15 +145,8 @@ class PKSampler:
         begin = tf.minimum(step_in_round * self.classes, self.num_classes - self.classes)
         positions = begin[:, None] + tf.range(shard_index * width, (shard_index + 1) * width, dtype=tf.int64)
         extra = positions < (step_in_round * self.classes)[:, None]
-        numbers = permuted_positions(positions, self.num_classes, hashed(seed, 0, rounds))
-
-        sizes = tf.cast(tf.gather(self._tables.sizes, numbers), tf.int64)
-        places = self._places(hashed(seed, 1, numbers), rounds, sizes, extra)
-        starts = tf.cast(tf.gather(self._tables.starts, numbers), tf.int64)
-        indices = tf.cast(tf.gather(self._tables.items, starts[:, :, None] + places), tf.int64)
-        labels = tf.repeat(tf.gather(self._tables.labels, numbers), self.examples, axis=1)
-        rows = width * self.examples
-        return tf.reshape(indices, [-1, rows]), tf.reshape(labels, [-1, rows])
+        key = hashed(hashed(tf.constant(self.seed, tf.uint64)), 0, rounds)
+        return permuted_positions(positions, self.num_classes, key), rounds, extra
 
     def _places(self, class_keys: Any, rounds: Any, sizes: Any, extra: Any) -> Any:
         """Which of its items each class shows: places within the class, `[S, P, K]`, for rounds, sizes, extra `[S, P]`."""
@@ -220,24 +157,6 @@ class PKSampler:
         sizes = sizes[:, :, None]
         ordered = (first[:, :, None] + tf.range(self.examples, dtype=tf.int64)) % sizes
         return permuted_positions(ordered, sizes, hashed(class_keys, item_round)[:, :, None])
-
-    def _chunks(self, start_step: int, shard_index: int, num_shards: int) -> Any:
-        """Several batches at once, `[S, P*K / num_shards]`, from `start_step` on."""
-        start_step = check_integer("start_step", start_step, 0, _LAST_STEP)
-        num_shards = check_integer("num_shards", num_shards, 1)
-        shard_index = check_integer("shard_index", shard_index, 0, num_shards - 1)
-        if self.classes % num_shards:
-            raise ValueError(
-                f"num_shards={num_shards} does not divide classes={self.classes}: every shard holds the same number of whole "
-                f"classes. Pass classes={-(-self.classes // num_shards) * num_shards}, say."
-            )
-        steps = tf.data.Dataset.counter(start_step)
-        steps = steps.batch(max(1, _DRAWS_AT_ONCE * num_shards // self.batch_size), drop_remainder=True)
-        batches = steps.map(lambda some: self._draw(some, shard_index, num_shards))
-        # tf.data's graph rewriting would copy the labels' tables into the graph of every iterator, where 2 GB is the end.
-        options = tf.data.Options()
-        options.experimental_optimization.apply_default_optimizations = False
-        return batches.with_options(options)
 
 
 def _apply_policy(groups: ClassGroups, examples: int, small_classes: str) -> ClassGroups:
@@ -252,16 +171,3 @@ def _apply_policy(groups: ClassGroups, examples: int, small_classes: str) -> Cla
             "classes out, or fewer examples."
         )
     return enough
-
-
-def _tensor(array: NDArray[Any]) -> Any:
-    """An eager tensor on the host, after one copy; `tf.convert_to_tensor` holds two for a while.
-
-    DLPack shares memory, and TensorFlow wants its memory aligned.
-    """
-    memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    aligned = memory[start : start + array.nbytes].view(array.dtype)
-    aligned[:] = array
-    with tf.device("CPU:0"):
-        return tf.experimental.dlpack.from_dlpack(aligned.__dlpack__())
