@@ -54,13 +54,6 @@ def make_encoder(scales: str, size: int, dimension: int) -> keras.Model:
     return tfdml.models.deep_ranking_encoder((size, size, 3), dimension, convnet=convnet, width=1 / 4, dropout=0.0)
 
 
-def three_towers(encoder: keras.Model) -> keras.Model:
-    """Three image batches to their embeddings `[B, 3, D]`, all by one encoder."""
-    inputs = [keras.Input(encoder.input_shape[1:]) for _ in range(3)]
-    rows = [keras.layers.Reshape((1, -1))(encoder(images)) for images in inputs]
-    return keras.Model(inputs, keras.layers.Concatenate(axis=1)(rows))
-
-
 def main() -> None:
     arguments = parse_arguments()
     data = tfdml.datasets.first_available(*arguments.data.split(","), image_size=arguments.size)
@@ -99,7 +92,7 @@ def main() -> None:
         encoder = make_encoder(scales, arguments.size, arguments.dimension)
         if scales == "multi":
             judge("several scales, untrained", encoder.predict(unseen.batches(), verbose=0))
-        model = three_towers(encoder)
+        model = tfdml.models.siamese(encoder, images=3)
         schedule = keras.optimizers.schedules.CosineDecay(1e-3, arguments.steps)
         loss = tfdml.losses.TripletLoss(margin=arguments.gap, mining="explicit", distance="squared_euclidean")
         model.compile(keras.optimizers.Adam(schedule), loss=loss)

@@ -123,3 +123,16 @@ def test_siamese_stacks_the_two_embeddings(images):
     stacked = siamese(encoder)([images[:4], images[4:8]])
     np.testing.assert_allclose(stacked[:, 0], encoder(images[:4].astype(np.float32)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(stacked[:, 1], encoder(images[4:8].astype(np.float32)), rtol=1e-5, atol=1e-6)
+
+
+def test_siamese_shows_all_images_of_a_step_to_batch_normalisation_as_one_batch(images, tmp_path):
+    encoder = conv_encoder((16, 16, 3), filters=(4,), dimension=5)
+    model = siamese(encoder, images=3)
+    parts = [images[:2], images[2:4], images[4:6]]
+    together = encoder(images[:6].astype(np.float32), training=True)
+    np.testing.assert_allclose(model(parts, training=True), np.asarray(together).reshape(3, 2, 5).swapaxes(0, 1), atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(reloaded.predict(parts, verbose=0), model.predict(parts, verbose=0), atol=1e-6)
+    with pytest.raises(ValueError, match="images"):
+        siamese(encoder, images=0)

@@ -20,9 +20,10 @@ def length(x: tf.Tensor) -> tf.Tensor:
     return _distances.length(x)
 
 
-def cosines(x: tf.Tensor, weights: Any) -> tf.Tensor:
-    """`[B, D]` and `[C, D]` to `[B, C]`. Rounding can leave [-1, 1] by an ulp."""
-    return tf.matmul(unit(x), unit(weights), transpose_b=True)
+def cosines(x: tf.Tensor, weights: Any, scale: float = 1.0) -> tf.Tensor:
+    """`[B, D]` and `[C, D]` to `[B, C]`, times `scale`. Rounding can leave [-scale, scale] by an ulp."""
+    # Scaled before the product, which is the largest matrix by far.
+    return tf.matmul(scale * unit(x), unit(weights), transpose_b=True)
 
 
 def change_own(matrix: tf.Tensor, labels: tf.Tensor, change: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:

@@ -38,7 +38,7 @@ class ASoftmax(ClassifierHead):
         base: lambda of the first step.
         gamma, power: how fast lambda falls.
         lambda_min: where it stops.
-        **kwargs: those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]`, labels `[B]` (needed in training only); logits `[B, C]`, float32. With `training=True` and
     labels the margin is in force, and t advances by one; otherwise logits are those of the modified softmax.

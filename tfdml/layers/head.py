@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdml._checks import check_positive
 from tfdml._compat import FIRST_REPLICA
 
 
@@ -30,16 +31,27 @@ class Head(keras.layers.Layer, abc.ABC):
     Heads compute in float32, whatever the global policy: half precision is too coarse for the differences between the logits
     of a scaled softmax. `dtype="float64"` stays.
 
+    Class weights begin short, at `initial_length`. All heads but `IdentificationVerification` bring them to length 1 before
+    use, so that the length changes no value, only how far one step of the optimiser turns them: with Adam by about
+    rate * sqrt(D) / length. An encoder's rate, 0.001, turns weights of length 1 too slowly for a short
+    training. Other libraries give class weights an optimiser of their own with a larger rate; beginning short does the same
+    under Keras's one optimiser. Each step makes them a little longer, so that they settle by themselves. Smaller rates want
+    shorter beginnings; SGD, whose steps turn weights in proportion to 1 / length^2, wants longer ones: 0.2 to 1 at a rate of
+    0.1.
+
     Args:
         num_classes: number of classes C, at least 2.
+        initial_length: about how long each class's weights are before training.
         **kwargs: those of `keras.layers.Layer`.
     """
 
     uses_length = False
     """Whether the lengths of the embeddings matter, so that a model must not normalise them."""
 
-    def __init__(self, num_classes: int | None, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int | None, initial_length: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": full_precision(kwargs.get("dtype"))})
+        check_positive("initial_length", initial_length)
+        self.initial_length = initial_length
         # None is for a subclass that can do without class weights.
         hint = "e.g. a tfdml Dataset's .num_classes"
         self.num_classes: Any = None if num_classes is None else check_count("num_classes", num_classes, 2, hint)
@@ -49,11 +61,12 @@ class Head(keras.layers.Layer, abc.ABC):
         """`[B, D]` embeddings and `[B]` labels to `[B]` values, whose mean is the loss of the batch."""
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_classes": self.num_classes}
+        return {**super().get_config(), "num_classes": self.num_classes, "initial_length": self.initial_length}
 
     def add_class_weights(self, dimension: int, rows: int | None = None, name: str = "kernel") -> Any:
-        """`[C, D]` (or `[rows, D]`) trainable weights. Rows begin at a length near 1, however many there are."""
-        initializer = keras.initializers.VarianceScaling(1.0, mode="fan_out", distribution="untruncated_normal")
+        """`[C, D]` (or `[rows, D]`) trainable weights. Rows begin at `initial_length`, however many there are."""
+        scale = self.initial_length**2
+        initializer = keras.initializers.VarianceScaling(scale, mode="fan_out", distribution="untruncated_normal")
         return self.add_weight(name=name, shape=(rows or self.num_classes, dimension), initializer=initializer)
 
     def classes(self, labels: Any) -> tf.Tensor:

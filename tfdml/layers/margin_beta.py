@@ -145,8 +145,8 @@ class MarginHead(Head):
         beta = not_empty(self.beta_layer(classes, images))
         classes, embeddings = not_empty(classes), not_empty(embeddings)
         distances = pairwise_distances(embeddings)
-        positives, negatives = chosen_pairs(self.mining, classes, embeddings, distances)
-        values, active = margin_terms(distances, positives, negatives, self.alpha, beta)
+        counts = chosen_pairs(self.mining, classes, embeddings, distances)
+        values, active = margin_terms(distances, counts, self.alpha, beta)
         return mean_over(values + self.nu * beta, tf.reduce_sum(active))[:batch]
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:

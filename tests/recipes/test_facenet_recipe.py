@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from recipe_runs import run
+
+
+@pytest.mark.slow
+def test_facenet():
+    small = ["--steps", 2, "--classes", 5, "--examples", 4, "--negatives", 10, "--far", 0.01, "--seed", 1]
+    output = run("facenet.py", "--data", "rendered_catalogue", *small)
+    for name in ("random", "semi_hard", "untrained"):
+        share = r"([\d.]+)% ± [\d.]+%"
+        line = re.search(rf" *{name}: VAL@FAR=0.01 {share}, accuracy {share} \(accepted if d\^2 <= ", output)
+        assert 0 <= float(line[1]) <= 100
+        assert 40 < float(line[2]) <= 100
+    assert re.search(r"semi_hard: after +2 steps [\d.]+% of all triplets are active", output)
+    gain = re.search(r"semi-hard minus random negatives: ([+-][\d.]+) points of VAL@FAR=0.01", output)
+    values = {name: float(value) for name, value in re.findall(r"(random|semi_hard): VAL@FAR=0.01 ([\d.]+)%", output)}
+    assert float(gain[1]) == pytest.approx(values["semi_hard"] - values["random"], abs=0.06)
