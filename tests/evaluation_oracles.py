@@ -1,4 +1,4 @@
-"""Retrieval figures by plain loops in float64: the definitions, written so that they can be read."""
+"""Evaluation figures by plain loops in float64: the definitions, written so that they can be read."""
 
 from __future__ import annotations
 
@@ -43,3 +43,110 @@ def retrieval(queries, labels, gallery=None, gallery_labels=None, exclude=None, 
         "queries_without_answer": without,
     }
     return figures, orders
+
+
+def all_pairs(labels):
+    """(left, right, same) of every pair."""
+    return [(i, j, labels[i] == labels[j]) for j in range(len(labels)) for i in range(j)]
+
+
+def shares(distances, same, threshold):
+    """TAR and FAR: the shares of positive and of negative pairs with d <= threshold."""
+    positives = [d for d, s in zip(distances, same, strict=True) if s]
+    negatives = [d for d, s in zip(distances, same, strict=True) if not s]
+    return sum(d <= threshold for d in positives) / len(positives), sum(d <= threshold for d in negatives) / len(negatives)
+
+
+def auc(distances, same):
+    """How often a positive pair is nearer than a negative one."""
+    positives = [d for d, s in zip(distances, same, strict=True) if s]
+    negatives = [d for d, s in zip(distances, same, strict=True) if not s]
+    wins = sum((p < n) + 0.5 * (p == n) for p in positives for n in negatives)
+    return wins / (len(positives) * len(negatives))
+
+
+def half_way(distances, same, start):
+    """Half-way from `start` to the nearest negative pair that is farther."""
+    farther = [d for d, s in zip(distances, same, strict=True) if not s and d > start]
+    return (start + min(farther)) / 2 if farther else start
+
+
+def threshold_at_far(distances, same, far):
+    """Half-way after the farthest positive pair that accepts no more than a share `far` of the negative pairs, or -inf."""
+    allowed = [d for d, s in zip(distances, same, strict=True) if s and shares(distances, same, d)[1] <= far + 1e-12]
+    return half_way(distances, same, max(allowed)) if allowed else -math.inf
+
+
+def over_folds(distances, same, folds, far):
+    """Per fold: VAL at the FAR of the other folds, that FAR measured, and balanced accuracy at the others' best threshold."""
+    vals, fars, accuracies = [], [], []
+    for fold in sorted(set(folds)):
+        inside = [k for k in range(len(folds)) if folds[k] == fold]
+        outside = [k for k in range(len(folds)) if folds[k] != fold]
+        tested = [distances[k] for k in inside], [same[k] for k in inside]
+        others = [distances[k] for k in outside], [same[k] for k in outside]
+        val, measured = shares(*tested, threshold_at_far(*others, far))
+        vals.append(val)
+        fars.append(measured)
+        best, threshold = -math.inf, None
+        for candidate in sorted({d for d, s in zip(*others, strict=True) if s}):
+            tar, false = shares(*others, candidate)
+            if tar - false > best + 1e-12:
+                best, threshold = tar - false, candidate
+        tar, false = shares(*tested, half_way(*others, threshold))
+        accuracies.append((tar + 1 - false) / 2)
+    return vals, fars, accuracies
+
+
+def k_reciprocal(x, k1, k2, weight, metric="euclidean"):
+    """Re-ranked distances among all rows of x, set by set as Zhong et al. describe them."""
+    count = len(x)
+    d = np.array([[distance(x[i], x[j], metric) for j in range(count)] for i in range(count)])
+    d = d**2 if metric == "euclidean" else d
+    d = d / np.where(d.max(1) > 0, d.max(1), 1)[:, None]
+    # An item comes first in its own neighbourhood, even where others are as near.
+    order = [sorted(range(count), key=lambda j: (j != i, d[i][j], j)) for i in range(count)]
+
+    def mutual(i, k):
+        return {j for j in order[i][: k + 1] if i in order[j][: k + 1]}
+
+    v = np.zeros((count, count))
+    for i in range(count):
+        own = mutual(i, k1)
+        extended = set(own)
+        for j in own:
+            theirs = mutual(j, int(np.around(k1 / 2)))
+            if len(own & theirs) > 2 / 3 * len(theirs):
+                extended |= theirs
+        for j in extended:
+            v[i, j] = math.exp(-d[i, j])
+        v[i] /= v[i].sum()
+    if k2 > 1:
+        v = np.array([np.mean([v[j] for j in order[i][:k2]], axis=0) for i in range(count)])
+    jaccard = [[1 - sum(map(min, v[i], v[j])) / sum(map(max, v[i], v[j])) for j in range(count)] for i in range(count)]
+    return (1 - weight) * np.array(jaccard) + weight * d
+
+
+def log_gaussian(x, covariance):
+    x, covariance = np.asarray(x, np.float64), np.asarray(covariance, np.float64)
+    return -0.5 * (x @ np.linalg.solve(covariance, x) + np.linalg.slogdet(covariance)[1] + len(x) * math.log(2 * math.pi))
+
+
+def joint_bayesian_score(x1, x2, between, within):
+    """The log-likelihood ratio of two vectors, from the joint Gaussians of both hypotheses."""
+    total, nothing = between + within, np.zeros_like(between)
+    both = np.concatenate([x1, x2])
+    one = log_gaussian(both, np.block([[total, between], [between, total]]))
+    two = log_gaussian(both, np.block([[total, nothing], [nothing, total]]))
+    return one - two
+
+
+def joint_bayesian_log_likelihood(x, labels, between, within):
+    """Of all vectors: those of one class are one long Gaussian vector."""
+    total = 0.0
+    for label in sorted(set(labels)):
+        members = np.array([row for row, its in zip(x, labels, strict=True) if its == label])
+        count = len(members)
+        covariance = np.kron(np.ones((count, count)), between) + np.kron(np.eye(count), within)
+        total += log_gaussian(members.ravel(), covariance)
+    return total

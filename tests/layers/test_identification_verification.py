@@ -142,3 +142,67 @@ def test_margin_pairs_and_step_are_saved(tmp_path):
     again(10.0 * x, y, training=True)
     again(10.0 * x, y, training=True)
     np.testing.assert_allclose(again.margin, 16.0, rtol=1e-5)
+
+
+def test_both_halves_make_the_whole_signal():
+    rng = np.random.default_rng(1)
+    x, y = tf.constant(rng.standard_normal((7, 3)), tf.float32), tf.constant([0, 0, 1, 1, 0, 1, 1])
+    values = {}
+    for form in ("l2", "l2+", "l2-"):
+        head = IdentificationVerification(2, form, weight=1.0, margin=2.5)
+        head.build((None, 3))
+        head.kernel.assign(np.zeros((3, 2)))
+        values[form] = head(x, y) - np.log(2)
+    np.testing.assert_allclose(values["l2+"] + values["l2-"], values["l2"], rtol=1e-4)
+    assert float(tf.reduce_sum(values["l2+"])) > 0
+    assert float(tf.reduce_sum(values["l2-"])) > 0
+
+
+@pytest.mark.parametrize("verification", ["l2", "l1"])
+def test_the_margin_is_set_and_not_learned(verification):
+    head, x, y = head_and_batch(verification=verification, reset_every=0, margin=5.0)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(head(x, y, training=True))
+    assert len(head.trainable_variables) == 2
+    assert all(g is not None for g in tape.gradient(value, head.trainable_variables))
+    np.testing.assert_allclose(head.margin, 5.0)
+
+
+def test_the_slope_and_offset_of_the_cosine_form_are_learned():
+    head, x, y = head_and_batch(verification="cosine")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(head(x + 0.1, y, training=True))
+    assert len(head.trainable_variables) == 4
+    assert all(float(tf.reduce_sum(tf.abs(g))) > 0 for g in tape.gradient(value, head.trainable_variables[2:]))
+    assert not head.non_trainable_variables
+
+
+def trained(path=None, steps=()):
+    keras.utils.set_random_seed(0)
+    images, labels = keras.Input((6,)), keras.Input((), dtype="int64")
+    head = IdentificationVerification(3, reset_every=3, window=40, weight=1.0)
+    model = keras.Model([images, labels], head(keras.layers.Dense(4)(images), labels))
+    model.compile(keras.optimizers.SGD(0.05), loss=lambda _, values: values)
+    if path:
+        model.load_weights(path)
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((80, 6)).astype(np.float32), rng.integers(0, 3, 80)
+    margins = []
+    for step in steps:
+        batch = slice(8 * step, 8 * step + 8)
+        model.fit([x[batch], y[batch]], y[batch], batch_size=8, shuffle=False, verbose=0)
+        model.evaluate([x, y], y, verbose=0)
+        margins.append(float(head.margin))
+    return model, margins
+
+
+def test_training_that_goes_on_from_saved_weights_sets_the_same_margins(tmp_path):
+    _, uninterrupted = trained(steps=range(10))
+    model, first = trained(steps=range(5))
+    model.save_weights(tmp_path / "model.weights.h5")
+    _, second = trained(tmp_path / "model.weights.h5", steps=range(5, 10))
+    np.testing.assert_allclose(first + second, uninterrupted, rtol=1e-6)
+    # It is set after the steps 3, 6 and 9, and not by what is only evaluated.
+    assert [before != after for before, after in zip([1.0, *uninterrupted], uninterrupted, strict=False)] == [
+        step % 3 == 0 for step in range(1, 11)
+    ]

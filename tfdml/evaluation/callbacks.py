@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfdml._checks import check_choice, check_positive
-from tfdml.evaluation.of_models import default_metric, embed
+from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
 from tfdml.evaluation.ranking import RetrievalResult, check_answers, check_ks, class_numbers, retrieval
 from tfdml.index.base import METRICS
 
@@ -70,17 +70,7 @@ class RetrievalCallback(keras.callbacks.Callback):
         self.every, self.ks, self.prefix, self.batch_size, self.verbose = every, tuple(ks), prefix, batch_size, verbose
         self.metric = None if metric is None else check_choice("metric", metric, METRICS)
         self.embedder = embedder
-        self._images: Any
-        self._labels: Any
-        if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
-            self._images, self._labels = np.asarray(dataset[0]), np.asarray(dataset[1])
-        elif hasattr(dataset, "batches") and hasattr(dataset, "labels"):
-            self._images, self._labels = dataset, dataset.labels
-        else:
-            raise ValueError(
-                f"dataset: expected a tfdml.datasets.Dataset or a pair (images, labels) of arrays, "
-                f"received {type(dataset).__name__}."
-            )
+        self._images, self._labels = images_and_labels(dataset)
         classes = class_numbers(self._labels, len(self._images), "labels")
         check_answers(classes, classes, np.arange(len(classes)))
         check_ks(self.ks, len(classes) - 1)

@@ -58,6 +58,17 @@ def default_metric(model: Any) -> str:
     return "cosine" if getattr(model, "normalize", True) else "euclidean"
 
 
+def images_and_labels(dataset: Any) -> tuple[Any, Any]:
+    """What a callback measures on: a Dataset and its labels, or a pair of arrays."""
+    if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+        return np.asarray(dataset[0]), np.asarray(dataset[1])
+    if hasattr(dataset, "batches") and hasattr(dataset, "labels"):
+        return dataset, dataset.labels
+    raise ValueError(
+        f"dataset: expected a tfdml.datasets.Dataset or a pair (images, labels) of arrays, received {type(dataset).__name__}."
+    )
+
+
 def embed(model: Any, images: Any, batch_size: int = 64) -> Floats:
     """Embeddings `[N, D]` of a dataset's images (anything with `batches(batch_size)`), or of an array of images.
 

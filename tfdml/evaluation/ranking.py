@@ -176,7 +176,7 @@ def retrieval(
             raise ValueError(
                 f"gallery: dimension {items.shape[1]}, but embeddings have {queries.shape[1]}. Both must come from one model."
             )
-        classes, gallery_classes = _shared_class_numbers(labels, len(queries), gallery_labels, len(items))
+        classes, gallery_classes = shared_class_numbers(labels, len(queries), gallery_labels, len(items))
         exclude = _same_ids(names, len(queries), gallery_ids, len(items))
     answers = check_answers(classes, gallery_classes, exclude)
     available = len(items) - int((exclude >= 0).any())
@@ -202,16 +202,21 @@ def retrieval(
             found.correct[rows] = relevant[:, :largest]
             squared = nearest.squared_distances(queries[rows], part.numbers[:, :largest])
             found.distances[rows] = distances_from_squares(squared, metric)
-            found.r_precision[rows], found.map_at_r[rows] = _precisions(relevant, answers[rows])
+            found.r_precision[rows], found.map_at_r[rows] = precisions(relevant, answers[rows])
 
-    counted = answers > 0
+    return result_of(found, ks, len(items), metric)
+
+
+def result_of(found: PerQuery, ks: Sequence[int], gallery: int, metric: str) -> RetrievalResult:
+    """The means over the queries that have an answer."""
+    counted = found.answers > 0
     return RetrievalResult(
         recall_at={int(k): float(found.hit_at(int(k))[counted].mean()) for k in ks},
         r_precision=float(found.r_precision[counted].mean()),
         map_at_r=float(found.map_at_r[counted].mean()),
-        queries=len(queries),
+        queries=len(counted),
         queries_without_answer=int((~counted).sum()),
-        gallery=len(items),
+        gallery=gallery,
         metric=metric,
         per_query=found,
     )
@@ -250,14 +255,14 @@ def check_ks(ks: Sequence[int], available: int) -> int:
     return int(max(numbers))
 
 
-def _precisions(relevant: npt.NDArray[np.bool_], answers: Integers) -> tuple[Doubles, Doubles]:
+def precisions(relevant: npt.NDArray[np.bool_], answers: Integers) -> tuple[Doubles, Doubles]:
     """R-Precision and AP@R of each query; NaN where R = 0."""
     ranks = np.arange(1, relevant.shape[1] + 1)
     within = relevant & (ranks <= answers[:, None])
     right = np.cumsum(within, axis=1, dtype=np.int32)
     counts = np.where(answers > 0, answers, np.nan)
-    precisions = np.divide(right, ranks, where=within, out=np.zeros(right.shape))
-    return right[:, -1] / counts, precisions.sum(axis=1) / counts
+    at_ranks = np.divide(right, ranks, where=within, out=np.zeros(right.shape))
+    return right[:, -1] / counts, at_ranks.sum(axis=1) / counts
 
 
 def _groups_of_similar_depth(depth: Integers) -> Iterator[Integers]:
@@ -280,7 +285,7 @@ def _check_labels(labels: npt.ArrayLike, count: int, argument: str) -> npt.NDArr
     return array
 
 
-def _shared_class_numbers(
+def shared_class_numbers(
     labels: npt.ArrayLike, count: int, gallery_labels: npt.ArrayLike, gallery_count: int
 ) -> tuple[Integers, Integers]:
     first = _check_labels(labels, count, "labels")
