@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from bundle_helpers import gallery_dataset
 
-from tfdml.bundle import Bundle, Embedder, Threshold, verify
+from tfdml.bundle import Bundle, Embedder, Manifest, Threshold, verify
+from tfdml.bundle.layout import MANIFEST
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -25,6 +26,13 @@ def test_the_golden_bundle_is_read():
         answers = bundle.search(embeddings, k=4)
     assert [[hit.id for hit in row] for row in answers] == expected["ids"].tolist()
     assert answers[1][0].fields == {"label": "class-3", "title": "Thing 7", "price": 10.5}
+
+
+def test_its_manifest_is_written_back_byte_for_byte():
+    data = (GOLDEN / "1" / MANIFEST).read_bytes()
+    manifest = Manifest.from_bytes(data)
+    assert (manifest.schema_version, manifest.search) == (1, None)
+    assert manifest.to_bytes() == data
 
 
 def test_the_golden_bundle_is_small():

@@ -13,7 +13,8 @@ from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import MANIFEST, FileRecord
 
 FORMAT = "tfdml.bundle"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 knows no `search`; it is read, and written back byte for byte."""
 LARGEST_MANIFEST = 64 << 20
 
 _T = TypeVar("_T")
@@ -62,6 +63,41 @@ class Threshold:
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchRecord:
+    """How the SavedModel's own search signatures search.
+
+    Args:
+        method: "exact", or "ivf": inverted lists by k-means.
+        max_k: the largest k that a request may ask for.
+        fields: names of the catalogue's fields that are returned with the ids.
+        lists: number of lists; 0 under "exact", and so are both probes.
+        probes: into how many lists a search for k up to `recall_at` + 1 looks (an item that searches finds itself as well).
+        most_probes: into how many for larger k.
+        recall_asked: share of the true neighbours that was asked for.
+        recall: the share that the exported graph found among the `recall_at` nearest, against exact search.
+        recall_at: at how many neighbours.
+        most_recall: its share among the `most_recall_at` nearest.
+        most_recall_at: as many as a request may ask for, without the item itself.
+        recall_queries: on how many queries both were measured.
+        seed: of k-means and of the sample.
+    """
+
+    method: str
+    max_k: int
+    fields: tuple[str, ...]
+    lists: int
+    probes: int
+    most_probes: int
+    recall_asked: float
+    recall: float
+    recall_at: int
+    most_recall: float
+    most_recall_at: int
+    recall_queries: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """Everything a reader must know before it opens another file of the bundle.
 
@@ -80,6 +116,8 @@ class Manifest:
         libraries: versions of Python and of the libraries that wrote the bundle.
         probes: numbers of the items whose images are in the warm-up requests, in their order; may be empty.
         files: size and SHA-256 of every file of the version directory except the manifest.
+        search: see `SearchRecord`; None if the SavedModel has no search signatures.
+        schema_version: of the file that was read.
     """
 
     created: str
@@ -93,6 +131,8 @@ class Manifest:
     libraries: Mapping[str, str]
     probes: tuple[int, ...]
     files: Mapping[str, FileRecord]
+    search: SearchRecord | None = None
+    schema_version: int = SCHEMA_VERSION
 
     def identity(self) -> str:
         """SHA-256 of all but the file list. The catalogue keeps a copy, so that no manifest can be put beside another's."""
@@ -125,13 +165,16 @@ class Manifest:
         return manifest
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        if self.schema_version == 1 and self.search is None:
+            del content["search"]
+        return content
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> Manifest:
         top = _Fields(content, "")
         top.take("format", str)
-        top.take("schema_version", int)
+        version = top.take("schema_version", int)
         model = top.mapping("model")
         manifest = cls(
             created=top.take("created", str),
@@ -153,10 +196,34 @@ class Manifest:
             libraries=top.each("libraries", lambda fields, key: fields.take(key, str)),
             probes=top.integers("probes"),
             files=top.each("files", lambda fields, key: _file(fields.mapping(key))),
+            search=None if version == 1 or top.empty("search") else _search(top.mapping("search")),
+            schema_version=version,
         )
         model.end()
         top.end()
         return manifest
+
+
+def _search(fields: _Fields) -> SearchRecord:
+    method = fields.choice("method", ("exact", "ivf"))
+    least = 0 if method == "exact" else 1
+    record = SearchRecord(
+        method=method,
+        max_k=fields.positive("max_k"),
+        fields=fields.texts("fields"),
+        lists=fields.positive("lists", least),
+        probes=fields.positive("probes", least),
+        most_probes=fields.positive("most_probes", least),
+        recall_asked=fields.number("recall_asked"),
+        recall=fields.number("recall"),
+        recall_at=fields.positive("recall_at"),
+        most_recall=fields.number("most_recall"),
+        most_recall_at=fields.positive("most_recall_at"),
+        recall_queries=fields.positive("recall_queries"),
+        seed=fields.positive("seed", 0),
+    )
+    fields.end()
+    return record
 
 
 def _threshold(fields: _Fields) -> Threshold:
@@ -206,6 +273,13 @@ class _Fields:
         if value < least:
             self.refuse(key, value, f"an integer >= {least}")
         return value
+
+    def empty(self, key: str) -> bool:
+        """Takes the key if its value is null."""
+        if key in self._left and self._left[key] is None:
+            del self._left[key]
+            return True
+        return False
 
     def choice(self, key: str, known: tuple[str, ...]) -> str:
         value = self.take(key, str)
