@@ -6,7 +6,7 @@ Vectors and queries are drawn from the same clusters; no query is in the gallery
 loaded SavedModel, as in TF-Serving, once with inverted lists and once exact. Annoy searches with the fewest candidates
 (`search_k`) with which it finds the asked share of the queries' 10 true neighbours, called from Python once a query;
 `AnnoyIndex` is tfdml's own index, which also recomputes and orders the distances. Every round times all of them in turn on the
-same queries; times are medians over rounds, ratios are medians of the rounds' ratios, so what else the machine does cancels out.
+same queries; times are medians over rounds, ratios are medians of the rounds' ratios, so that other load cancels out.
 """
 
 from __future__ import annotations

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import MANIFEST, FileRecord
+from tfdml.bundle.manifest_fields import Fields
 
 FORMAT = "tfdml.bundle"
 SCHEMA_VERSION = 2
 """Version 1 knows no `search`; it is read, and written back byte for byte."""
 LARGEST_MANIFEST = 64 << 20
-
-_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +170,7 @@ class Manifest:
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> Manifest:
-        top = _Fields(content, "")
+        top = Fields(content, "")
         top.take("format", str)
         version = top.take("schema_version", int)
         model = top.mapping("model")
@@ -204,7 +202,7 @@ class Manifest:
         return manifest
 
 
-def _search(fields: _Fields) -> SearchRecord:
+def _search(fields: Fields) -> SearchRecord:
     method = fields.choice("method", ("exact", "ivf"))
     least = 0 if method == "exact" else 1
     record = SearchRecord(
@@ -226,7 +224,7 @@ def _search(fields: _Fields) -> SearchRecord:
     return record
 
 
-def _threshold(fields: _Fields) -> Threshold:
+def _threshold(fields: Fields) -> Threshold:
     threshold = Threshold(
         distance=fields.number("distance"),
         low=fields.number("low"),
@@ -238,100 +236,10 @@ def _threshold(fields: _Fields) -> Threshold:
     return threshold
 
 
-def _file(fields: _Fields) -> FileRecord:
+def _file(fields: Fields) -> FileRecord:
     record = FileRecord(bytes=fields.positive("bytes", 0), sha256=fields.sha256("sha256"))
     fields.end()
     return record
-
-
-class _Fields:
-    """Takes typed values out of parsed JSON, naming the key in every complaint."""
-
-    def __init__(self, content: dict[str, Any], path: str) -> None:
-        self._left = dict(content)
-        self._path = path
-
-    def take(self, key: str, kind: type[_T]) -> _T:
-        if key not in self._left:
-            raise BundleError(f"{MANIFEST}: the key {self._path + key!r} is missing. Export the bundle anew.")
-        value = self._left.pop(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.refuse(key, value, f"a value of type {_JSON_NAMES[kind]}")
-        return value
-
-    def refuse(self, key: str, value: object, expected: str) -> None:
-        shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-        raise BundleError(f"{MANIFEST}: {self._path + key!r} is {shown}; expected {expected}. Export the bundle anew.")
-
-    def number(self, key: str) -> float:
-        if isinstance(self._left.get(key), int) and not isinstance(self._left[key], bool):
-            return self.take(key, int)
-        return self.take(key, float)
-
-    def positive(self, key: str, least: int = 1) -> int:
-        value = self.take(key, int)
-        if value < least:
-            self.refuse(key, value, f"an integer >= {least}")
-        return value
-
-    def empty(self, key: str) -> bool:
-        """Takes the key if its value is null."""
-        if key in self._left and self._left[key] is None:
-            del self._left[key]
-            return True
-        return False
-
-    def choice(self, key: str, known: tuple[str, ...]) -> str:
-        value = self.take(key, str)
-        if value not in known:
-            self.refuse(key, value, "one of " + ", ".join(repr(k) for k in known))
-        return value
-
-    def sha256(self, key: str) -> str:
-        value = self.take(key, str)
-        if not re.fullmatch("[0-9a-f]{64}", value):
-            self.refuse(key, value, "a SHA-256 in hexadecimal")
-        return value
-
-    def shape(self, key: str) -> tuple[int, int, int]:
-        value = self.take(key, list)
-        if len(value) != 3 or not all(type(v) is int and v >= 1 for v in value):
-            self.refuse(key, value, "[height, width, channels]")
-        return value[0], value[1], value[2]
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        value = self.take(key, list)
-        if not all(type(v) is int and v >= 0 for v in value):
-            self.refuse(key, value, "a list of integers >= 0")
-        return tuple(value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.take(key, list)
-        if not all(isinstance(v, str) for v in value):
-            self.refuse(key, value, "a list of strings")
-        return tuple(value)
-
-    def mapping(self, key: str) -> _Fields:
-        return _Fields(self.take(key, dict), f"{self._path}{key}.")
-
-    def each(self, key: str, read: Any) -> dict[str, Any]:
-        fields = self.mapping(key)
-        return {name: read(fields, name) for name in list(fields._left)}
-
-    def end(self) -> None:
-        if self._left:
-            unknown = ", ".join(repr(self._path + key) for key in sorted(self._left))
-            raise BundleError(f"{MANIFEST}: unknown keys: {unknown}. It was edited, or made by a newer tfdml: upgrade tfdml.")
-
-
-_JSON_NAMES: dict[type, str] = {
-    str: "string",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    dict: "object",
-    list: "list",
-}
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

@@ -105,11 +105,13 @@ class SignatureRunner:
     def _search(self, name: str, given: tf.Tensor, rows: int, k: npt.ArrayLike) -> SearchAnswers:
         if self._fields is None:
             raise BundleError(f"the model has no signature {name!r}. Export it with search='auto'.")
-        each = tf.convert_to_tensor(np.broadcast_to(np.asarray(k, np.int32), [rows]))
-        result = {
-            key: value.numpy()
-            for key, value in self._signatures[name](**{SEARCH_SIGNATURES[name]: given, K_INPUT: each}).items()
-        }
+        signature = self._signatures[name]
+        if rows:
+            each = tf.convert_to_tensor(np.broadcast_to(np.asarray(k, np.int32), [rows]))
+            result = {key: value.numpy() for key, value in signature(**{SEARCH_SIGNATURES[name]: given, K_INPUT: each}).items()}
+        else:  # not every model takes an empty batch
+            outputs = signature.structured_outputs.items()
+            result = {key: np.zeros([0, 1][: out.shape.rank], out.dtype.as_numpy_dtype) for key, out in outputs}
         return SearchAnswers(
             ids=_texts(result[IDS]),
             distances=result[DISTANCES],
