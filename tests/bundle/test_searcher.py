@@ -16,6 +16,7 @@ from tfdml.bundle.graph_search import NO_DISTANCE
 from tfdml.bundle.layout import MANIFEST
 from tfdml.bundle.manifest import Manifest
 from tfdml.bundle.search_fields import field_columns
+from tfdml.index import ExactIndex
 
 
 @pytest.fixture(scope="module", params=["exact", "ivf"])
@@ -23,12 +24,13 @@ def both(request, exported, exported_with_lists):
     return exported if request.param == "exact" else exported_with_lists
 
 
-def test_it_answers_as_the_index_does(both):
+def test_it_answers_as_an_exact_search_of_the_index_vectors(both):
     searcher, images = Searcher(both.path.parent, batch_size=4), gallery_images()[:9]
     files = [encoded(image) for image in images]
     embeddings = Embedder(both.path).embed(files)
     with Bundle.open(both.path) as opened:
-        expected = opened.search(embeddings, k=6)
+        exact = ExactIndex(opened.index.vectors(), opened.catalogue.ids(), opened.manifest.metric).search(embeddings, k=6)
+        expected = opened.hits(exact.ids.tolist(), exact.distances)
     for answers in (
         searcher.search(files, k=6),
         searcher.search_images(images, k=6),
@@ -40,8 +42,8 @@ def test_it_answers_as_the_index_does(both):
         assert answers.valid.all()
         for name in ("label", "price"):
             assert answers.fields[name].tolist() == [[hit.fields[name] for hit in row] for row in expected]
-    exact = searcher.search_embeddings(embeddings, k=6).distances
-    np.testing.assert_allclose(exact, [[hit.distance for hit in row] for row in expected], rtol=1e-6, atol=1e-12)
+    distances = searcher.search_embeddings(embeddings, k=6).distances
+    np.testing.assert_allclose(distances, exact.distances, rtol=1e-6, atol=1e-12)
 
 
 def test_every_item_finds_itself(both):

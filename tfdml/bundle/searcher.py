@@ -91,7 +91,7 @@ class Searcher:
         return self._in_batches(self._model.search_embeddings, rows, k)
 
     def _in_batches(self, search: Any, queries: Any, k: int | Sequence[int]) -> SearchAnswers:
-        each = np.asarray(k)
+        each = np.asarray(k) if np.size(k) else np.zeros([0], np.int32)
         if each.ndim > 1 or not np.issubdtype(each.dtype, np.integer) or (each.ndim == 1 and len(each) != len(queries)):
             raise ValueError(f"k={k!r}: expected a whole number, or one for each of the {len(queries)} queries.")
         if each.size and not (each.min() >= 1 and each.max() <= self.max_k):
