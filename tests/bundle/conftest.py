@@ -23,8 +23,20 @@ def exported(tmp_path_factory) -> Exported:
 
     model, data = tiny_model(), gallery_dataset()
     to = tmp_path_factory.mktemp("exported") / "products"
-    with bundle.export(model, data, to, evaluation={"recall_at_1": 0.5}) as published:
+    options = {"evaluation": {"recall_at_1": 0.5}, "search_fields": ["label", "price"]}
+    with bundle.export(model, data, to, **options) as published:
         return Exported(published.path, model, data)
+
+
+@pytest.fixture(scope="session")
+def exported_with_lists(exported, tmp_path_factory) -> Exported:
+    """The same model and gallery; its SavedModel searches in lists, all of which it looks into for the asked recall of 1."""
+    from tfdml import bundle
+
+    to = tmp_path_factory.mktemp("exported-with-lists") / "products"
+    options = {"search": "ivf", "recall": 1.0, "search_fields": ["label", "price"]}
+    with bundle.export(exported.model, exported.data, to, **options) as published:
+        return Exported(published.path, exported.model, exported.data)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Writes the golden bundle, which every later version must read: python make_golden.py TO
+"""Writes a golden bundle, which every later version must read: python make_golden.py TO
 
-The one in the repository was written once, by the first version and under TensorFlow 2.15; it is never written anew.
+Those in the repository were written under TensorFlow 2.15, each by the first version with its manifest schema (`golden` has
+schema 1, `golden_2` schema 2), and are never written anew.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ def main(to: str) -> None:
     model, data = tiny_model(), gallery_dataset()
     threshold = bundle.Threshold(0.4, 0.3, 0.5, 0.95, "made up for this file")
     evaluation = {"recall_at_1": 0.5}
-    with bundle.export(model, data, to, 1, trees=4, evaluation=evaluation, thresholds={"example": threshold}) as published:
-        queries = np.array([data.image_bytes(number) for number in (0, 7, 20)], object)
-        embeddings = bundle.Embedder(published.path).embed(list(queries))
+    options = {"evaluation": evaluation, "thresholds": {"example": threshold}}
+    searching = {"search": "ivf", "search_fields": ["label", "price"], "max_k": 20}
+    with bundle.export(model, data, to, 1, trees=4, thumbnails=0, **options, **searching) as published:
+        queries = [data.image_bytes(number) for number in (0, 7, 20)]
+        embeddings = bundle.Embedder(published.path).embed(queries)
         ids = [[hit.id for hit in row] for row in published.search(embeddings, k=4)]
-    np.savez_compressed(Path(to) / "expected.npz", embeddings=embeddings, ids=np.array(ids, "U"))
+        found = bundle.Searcher(published.path).search(queries, k=4)
+    arrays = {"embeddings": embeddings, "ids": np.array(ids, "U"), "searched": found.ids.astype("U")}
+    np.savez_compressed(Path(to) / "expected.npz", **arrays, distances=found.distances)
 
 
 if __name__ == "__main__":

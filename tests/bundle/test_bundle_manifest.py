@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tfdml.bundle import BundleError, Manifest, ModelRecord, Threshold
+from tfdml.bundle import BundleError, Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.layout import FileRecord
 from tfdml.bundle.manifest import SCHEMA_VERSION
 
@@ -25,6 +25,7 @@ MANIFEST = Manifest(
     libraries={"python": "3.11.0"},
     probes=(0, 3),
     files={"saved_model.pb": FileRecord(12, "cd" * 32)},
+    search=SearchRecord("ivf", 100, ("title",), 4000, 12, 30, 0.95, 0.96, 10, 0.955, 99, 256, 0),
 )
 
 
@@ -75,6 +76,34 @@ def test_a_newer_schema_asks_for_an_upgrade():
         Manifest.from_bytes(signed({**content(), "schema_version": SCHEMA_VERSION + 1}))
 
 
+def test_a_bundle_without_search():
+    without = dataclasses.replace(MANIFEST, search=None)
+    assert json.loads(without.to_bytes())["search"] is None
+    assert Manifest.from_bytes(without.to_bytes()) == without
+    assert without.identity() != MANIFEST.identity()
+
+
+def test_version_1_is_read_and_written_back():
+    old = dataclasses.replace(MANIFEST, search=None, schema_version=1)
+    data = {key: value for key, value in content().items() if key != "search"} | {"schema_version": 1}
+    assert old.to_bytes() == signed(data)
+    assert Manifest.from_bytes(signed(data)) == old
+    with pytest.raises(BundleError, match="unknown keys: 'search'"):
+        Manifest.from_bytes(signed({**data, "search": None}))
+    with pytest.raises(BundleError, match="'search' is missing"):
+        Manifest.from_bytes(signed({**data, "schema_version": 2}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"method": "scann"}, {"lists": 0}, {"probes": 0}, {"max_k": 0}, {"fields": "title"}, {"recall": "high"}],
+)
+def test_a_search_that_cannot_be_is_named(change):
+    (key,) = change
+    with pytest.raises(BundleError, match=rf"search\.{key}"):
+        Manifest.from_bytes(signed({**content(), "search": {**content()["search"], **change}}))
+
+
 def keys(value, path=()):
     """Paths of all keys whose absence or type matters."""
     for key, inner in value.items():
@@ -113,6 +142,8 @@ WRONG = {
 def test_a_wrong_type_is_named(path):
     *parents, last = path
     for wrong in WRONG[type(functools.reduce(dict.__getitem__, path, content()))]:
+        if path == ("search",) and wrong is None:  # a bundle without search
+            continue
         changed = content()
         functools.reduce(dict.__getitem__, parents, changed)[last] = wrong
         with pytest.raises(BundleError, match=last):
@@ -156,5 +187,11 @@ def test_nan_cannot_be_written():
 
 def test_identity_covers_all_but_the_files():
     assert dataclasses.replace(MANIFEST, files={}).identity() == MANIFEST.identity()
-    for change in ({"items": 11}, {"metric": "euclidean"}, {"thresholds": {}}, {"created": "2024-05-02T12:00:00Z"}):
+    for change in (
+        {"items": 11},
+        {"metric": "euclidean"},
+        {"search": None},
+        {"thresholds": {}},
+        {"created": "2024-05-02T12:00:00Z"},
+    ):
         assert dataclasses.replace(MANIFEST, **change).identity() != MANIFEST.identity()

@@ -73,8 +73,8 @@ def test_a_model_that_this_tensorflow_cannot_load_is_refused_with_a_reason(expor
 def test_other_signatures_are_refused(exported, tmp_path):
     import dataclasses
 
-    from tfdml.bundle.embedder import SignatureRunner
     from tfdml.bundle.manifest import Manifest
+    from tfdml.bundle.runner import SignatureRunner
 
     module = tf.Module()
     module.f = tf.function(lambda x: x, input_signature=[tf.TensorSpec([None], tf.float32)])

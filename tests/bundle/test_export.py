@@ -46,7 +46,7 @@ def nothing_published(to: Path) -> bool:
 def test_the_bundle_is_complete(exported):
     report = verify(exported.path, deep=True)
     manifest = report.manifest
-    assert len(report.checks) == 5
+    assert [check.split(":")[0] for check in report.checks] == ["manifest", "files", "catalogue", "index", "model", "search"]
     assert exported.path.name == "1"
     assert os.listdir(exported.path.parent) == ["1"]
     assert (manifest.items, manifest.metric, manifest.model.dimension) == (ITEMS, "cosine", 6)
@@ -72,10 +72,12 @@ def test_every_item_finds_itself_from_its_file(exported):
         assert answers[5][0].fields == {"label": "class-2", "title": "Thing 5", "price": 7.5}
 
 
-def test_warm_up_covers_both_signatures_at_the_sizes_in_use(exported):
+def test_warm_up_covers_every_signature_at_the_sizes_in_use(exported):
     requests = read_warmup(exported.path / "assets.extra" / "tf_serving_warmup_requests")
     sizes = [(signature, len(next(iter(inputs.values())))) for signature, inputs in requests]
-    assert sizes == [("serving_default", 1), ("embed_images", 1), ("serving_default", 8), ("embed_images", 8)]
+    signatures = ["serving_default", "embed_images", "search", "search_images", "search_embedding"]
+    assert sizes == [(signature, size) for size in (1, 8) for signature in signatures]
+    assert [inputs["k"].tolist() for signature, inputs in requests if signature == "search"] == [[10], [10] * 8]
 
 
 def test_a_plain_keras_model_and_the_options(tmp_path):
@@ -105,6 +107,7 @@ def test_a_plain_keras_model_and_the_options(tmp_path):
     assert [step for step, share in steps if share in (0.0, 1.0)] == [
         "write the model",
         "embed the gallery",
+        "build the search",
         "build the index and the catalogue",
         "verify",
         "publish",
@@ -257,20 +260,21 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
-    ("where", "error"),
+    ("where", "error", "search"),
     [
-        ("tensorflow.saved_model.save", RuntimeError(f"variables/x; {os.strerror(errno.ENOSPC)}")),
-        ("tfdml.bundle.exporting.write_warmup", FULL),
-        ("tfdml.index.AnnoyIndex.build", FULL),
-        ("tfdml.index.AnnoyIndex.save", FULL),
-        ("tfdml.bundle.packing.write_catalogue", sqlite3.OperationalError("database or disk is full")),
-        ("pathlib.Path.write_bytes", FULL),
-        ("os.fsync", FULL),
-        ("os.rename", FULL),
+        ("tensorflow.saved_model.save", RuntimeError(f"variables/x; {os.strerror(errno.ENOSPC)}"), "auto"),
+        ("tfdml.bundle.exporting.GallerySearch", FULL, "auto"),
+        ("tfdml.bundle.exporting.write_warmup", FULL, None),
+        ("tfdml.index.AnnoyIndex.build", FULL, None),
+        ("tfdml.index.AnnoyIndex.save", FULL, None),
+        ("tfdml.bundle.packing.write_catalogue", sqlite3.OperationalError("database or disk is full"), None),
+        ("pathlib.Path.write_bytes", FULL, None),
+        ("os.fsync", FULL, None),
+        ("os.rename", FULL, None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch, where, error):
+def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch, where, error, search):
     to = tmp_path / "to"
     (to / "1").mkdir(parents=True)
 
@@ -279,7 +283,7 @@ def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch, where, error):
 
     monkeypatch.setattr(where, full)
     with pytest.raises(BundleError, match=r"the disk is full\. Nothing was published and the old versions are as they were"):
-        bundle.export(quick_model(), gallery_dataset(), to)
+        bundle.export(quick_model(), gallery_dataset(), to, search=search)
     monkeypatch.undo()
     assert os.listdir(to) == ["1"]
 
@@ -321,7 +325,7 @@ def test_the_deep_check_notices_a_model_that_is_not_the_gallerys(tmp_path, monke
     monkeypatch.setattr(exporting, "verify", lambda path, deep: None)
     wrong = [encoded(image) for image in gallery_images()[::-1]]
     original = exporting._warmup
-    monkeypatch.setattr(exporting, "_warmup", lambda files, images, sizes: original(wrong[:8], images, sizes))
+    monkeypatch.setattr(exporting, "_warmup", lambda files, *rest: original(wrong[:8], *rest))
     with bundle.export(quick_model(), gallery_dataset(), tmp_path) as published:
         verify(published.path)
         with pytest.raises(BundleError, match=r"embeds images of the gallery .* away from their vectors in the index"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bundle_helpers import gallery_images
 
-from tfdml.bundle import Bundle, Embedder
+from tfdml.bundle import Bundle, Embedder, Searcher
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = [ROOT / ".venv", ROOT / ".venv-keras2"]
@@ -26,7 +26,9 @@ def other_python() -> Path:
 
 
 @pytest.mark.slow
-def test_the_other_stack_finds_the_same_neighbours(exported, tmp_path):
+@pytest.mark.parametrize("searches", ["exported", "exported_with_lists"])
+def test_the_other_stack_finds_the_same_neighbours(request, searches, tmp_path):
+    exported = request.getfixturevalue(searches)
     from bundle_helpers import encoded
 
     files = []
@@ -44,3 +46,4 @@ def test_the_other_stack_finds_the_same_neighbours(exported, tmp_path):
     np.testing.assert_allclose(there["embeddings"], embeddings, atol=1e-5)
     with Bundle.open(exported.path) as bundle:
         assert there["ids"] == [[hit.id for hit in row] for row in bundle.search(embeddings, k=5)]
+    assert there["searched"] == Searcher(exported.path).search([file.read_bytes() for file in files], k=5).ids.tolist()

@@ -83,3 +83,38 @@ def test_another_size_is_refused(server):
     with pytest.raises(urllib.error.HTTPError) as error:
         call(f"{server}:predict", request)
     assert error.value.code == 400
+
+
+@pytest.mark.parametrize("form", ["instances", "inputs"])
+def test_search(server, exported, form):
+    data = (encoded(gallery_images()[3]), b"no image", encoded(gallery_images()[5]))
+    files = [base64.b64encode(file).decode() for file in data]
+    k = [2, 3, 4]
+    if form == "instances":
+        request = {form: [{"image_bytes": {"b64": file}, "k": n} for file, n in zip(files, k, strict=True)]}
+        rows = call(f"{server}:predict", {"signature_name": "search", **request})["predictions"]
+    else:
+        request = {form: {"image_bytes": [{"b64": file} for file in files], "k": k}}
+        outputs = call(f"{server}:predict", {"signature_name": "search", **request})["outputs"]
+        rows = [{name: values[row] for name, values in outputs.items()} for row in range(3)]
+    assert [row["count"] for row in rows] == [2, 0, 4]
+    assert [row["valid"] for row in rows] == [True, False, True]
+    assert [row["ids"][0] for row in rows] == ["item/3", "", "item/5"]
+    assert [row["label"][0] for row in rows] == ["class-1", "", "class-2"]
+    assert {len(row["distances"]) for row in rows} == {4}
+
+
+def test_search_by_embedding_and_by_image(server, exported):
+    images = gallery_images()[:3]
+    embeddings = np.asarray(exported.model.embed(images)).tolist()
+    for signature, name, given in (("search_embedding", "embedding", embeddings), ("search_images", "images", images.tolist())):
+        request = {"signature_name": signature, "instances": [{name: row, "k": 1} for row in given]}
+        rows = call(f"{server}:predict", request)["predictions"]
+        assert [row["ids"] for row in rows] == [["item/0"], ["item/1"], ["item/2"]]
+
+
+def test_one_k_for_two_queries_is_refused(server):
+    request = {"signature_name": "search_embedding", "inputs": {"embedding": [[1.0] * 6] * 2, "k": [3]}}
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call(f"{server}:predict", request)
+    assert error.value.code == 400

@@ -43,7 +43,9 @@ def run(shop, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(shop, run, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("exports") / "products"
-    assert "40, with label" in call("export", run, shop, "--to", to)
+    output = call("export", run, shop, "--to", to, "--search-field", "label", "--max-k", 20)
+    assert "40, with label" in output
+    assert "also in the model: exact, up to 20 neighbours, with label; finds 100.0% of the 10 true neighbours" in output
     return to
 
 
@@ -87,6 +89,21 @@ def test_search_finds_an_item_of_the_gallery_first(shop, bundle, tmp_path):
     output = call("search", bundle, images[0], "-k", "3", "--picture", picture, "--label", images[0].parent.name)
     assert images[0].parent.name in output
     assert Image.open(picture).size[0] > 500
+
+
+def test_the_model_alone_finds_what_the_index_finds_or_nearer(shop, bundle):
+    images = sorted(shop.glob("*/*.png"))[:3]
+    answers = [json.loads(call("search", bundle, *images, "-k", 3, "--json", "--engine", each)) for each in ("index", "graph")]
+    for image in map(str, images):
+        by_index, by_graph = (found[image] for found in answers)
+        assert by_graph[0]["id"] == by_index[0]["id"] == Path(image).relative_to(shop).as_posix()
+        assert by_graph[0]["fields"] == by_index[0]["fields"]
+        for exact, approximate in zip(by_graph, by_index, strict=True):
+            assert exact["distance"] <= approximate["distance"] + 1e-5
+    with pytest.raises(ValueError, match="Known: 'index', 'graph'"):
+        call("search", bundle, images[0], "--engine", "annoy")
+    with pytest.raises(ValueError, match="expected 1 to 20, the max_k"):
+        call("search", bundle, images[0], "-k", 21, "--engine", "graph")
 
 
 def test_inspect_describes_the_bundle(bundle):

@@ -1,7 +1,7 @@
 """The deployable directory: a model, and the index, catalogue and manifest that were made with it.
 
-Reading (`Bundle`, `verify`, `Catalogue`, `Manifest`) needs NumPy, Annoy and the standard library only; writing (`export`) and
-embedding (`Embedder`) load TensorFlow when they are first used.
+Reading (`Bundle`, `verify`, `Catalogue`, `Manifest`) needs NumPy, Annoy and the standard library only; writing (`export`),
+embedding (`Embedder`) and searching with the model alone (`Searcher`) load TensorFlow when they are first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tfdml.bundle.catalogue import Catalogue
 from tfdml.bundle.catalogue_writer import write_catalogue
 from tfdml.bundle.errors import BundleError
-from tfdml.bundle.manifest import Manifest, ModelRecord, Threshold
+from tfdml.bundle.manifest import Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.publish import Publication
 from tfdml.bundle.reader import Bundle, Hit
 from tfdml.bundle.verification import VerificationReport, verify
@@ -19,6 +19,8 @@ from tfdml.bundle.verification import VerificationReport, verify
 if TYPE_CHECKING:
     from tfdml.bundle.embedder import Embedder
     from tfdml.bundle.exporting import export
+    from tfdml.bundle.runner import SearchAnswers
+    from tfdml.bundle.searcher import Searcher
 
 __all__ = [
     "Bundle",
@@ -29,6 +31,9 @@ __all__ = [
     "Manifest",
     "ModelRecord",
     "Publication",
+    "SearchAnswers",
+    "SearchRecord",
+    "Searcher",
     "Threshold",
     "VerificationReport",
     "export",
@@ -42,6 +47,14 @@ def __getattr__(name: str) -> Any:
         from tfdml.bundle.embedder import Embedder
 
         return Embedder
+    if name == "Searcher":
+        from tfdml.bundle.searcher import Searcher
+
+        return Searcher
+    if name == "SearchAnswers":
+        from tfdml.bundle.runner import SearchAnswers
+
+        return SearchAnswers
     if name == "export":
         from tfdml.bundle.exporting import export
 

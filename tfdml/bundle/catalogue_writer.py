@@ -47,7 +47,7 @@ def write_catalogue(
     check_ids(ids)
     columns = {name: list(column) for name, column in (fields or {}).items()}
     _check_names(list(columns))
-    kinds = {name: _check_column(name, column, ids) for name, column in columns.items()}
+    kinds = {name: check_column(name, column, ids) for name, column in columns.items()}
     if Path(path).exists():
         raise BundleError(f"path={str(path)!r}: exists already; a catalogue is written once.")
     notes = {**(metadata or {}), "fields": json.dumps(list(kinds.items())), "catalogue_schema_version": str(SCHEMA_VERSION)}
@@ -104,7 +104,7 @@ def _check_names(names: list[str]) -> None:
         seen[folded] = name
 
 
-def _check_column(name: str, column: list[Any], ids: list[str]) -> str:
+def check_column(name: str, column: list[Any], ids: list[str]) -> str:
     """The SQLite type of a column."""
     if len(column) != len(ids):
         raise BundleError(f"fields[{name!r}] has {len(column)} values for {len(ids)} items; expected one per item.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tfdml.bundle.embedder import SignatureRunner
+from tfdml.bundle.catalogue import Catalogue
+from tfdml.bundle.deep_search import check_search_signatures
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import WARMUP
 from tfdml.bundle.manifest import Manifest
+from tfdml.bundle.runner import SignatureRunner
 from tfdml.bundle.saved_model import BYTES_INPUT, FROM_BYTES
 from tfdml.bundle.verification import refusing
 from tfdml.bundle.warmup import read_warmup
@@ -20,17 +23,26 @@ from tfdml.index import AnnoyIndex
 TOLERANCE = 1e-3
 
 
-def check_model(root: Path, manifest: Manifest, index: AnnoyIndex) -> None:
-    """Raises a `BundleError` unless the SavedModel runs here and the probes land on their vectors in the index."""
+def check_model(root: Path, manifest: Manifest, index: AnnoyIndex, catalogue: Catalogue) -> Iterator[str]:
+    """Yields a sentence for each thing that is in order.
+
+    Raises:
+        BundleError: unless the SavedModel runs here, the probes land on their vectors in the index, and its search signatures
+            answer as the index would.
+    """
     with refusing(root):
-        runner = SignatureRunner(root, manifest.model)
-        if not manifest.probes:
-            return
-        images = probe_images(root, len(manifest.probes))
-        embeddings, valid = runner.from_bytes(images)
-        if not valid.all():
-            raise BundleError("the model cannot decode the images of its own warm-up requests.")
-        check_agreement(embeddings, index.vectors(list(manifest.probes)), manifest.metric)
+        runner = SignatureRunner(root, manifest.model, manifest.search.fields if manifest.search else None)
+        images: list[bytes] = []
+        if manifest.probes:
+            images = probe_images(root, len(manifest.probes))
+            embeddings, valid = runner.from_bytes(images)
+            if not valid.all():
+                raise BundleError("the model cannot decode the images of its own warm-up requests.")
+            check_agreement(embeddings, index.vectors(list(manifest.probes)), manifest.metric)
+        yield f"model: operations, signatures, and {len(manifest.probes)} images that land on their vectors in the index"
+        if manifest.search is not None:
+            searched = check_search_signatures(runner, manifest, index, catalogue, images)
+            yield f"search: {manifest.search.method}, {searched} items find themselves, at the distances of the index"
 
 
 def probe_images(root: Path, count: int) -> list[bytes]:

@@ -15,14 +15,26 @@ from tfdml._checks import check_choice, check_positive
 from tfdml.bundle.catalogue import Value
 from tfdml.bundle.catalogue_writer import check_ids
 from tfdml.bundle.deep import check_agreement
-from tfdml.bundle.embedder import SignatureRunner
 from tfdml.bundle.errors import BundleError
+from tfdml.bundle.graph_search import GallerySearch
 from tfdml.bundle.layout import WARMUP
-from tfdml.bundle.manifest import ModelRecord, Threshold
+from tfdml.bundle.manifest import ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.packing import Gallery, check_gallery, pack
 from tfdml.bundle.publish import Publication, translated_os_errors
 from tfdml.bundle.reader import Bundle
-from tfdml.bundle.saved_model import BYTES_INPUT, FROM_BYTES, FROM_IMAGES, IMAGES_INPUT, SavedModelInfo, write_saved_model
+from tfdml.bundle.runner import SignatureRunner
+from tfdml.bundle.saved_model import (
+    BYTES_INPUT,
+    EMBEDDING,
+    EMBEDDING_SIGNATURES,
+    IMAGES_INPUT,
+    K_INPUT,
+    SEARCH_SIGNATURES,
+    SavedModelInfo,
+    ServedModel,
+)
+from tfdml.bundle.search_fields import field_columns
+from tfdml.bundle.search_plan import SearchPlan, check_search, plan_search
 from tfdml.bundle.thumbnails import make_thumbnails
 from tfdml.bundle.verification import verify
 from tfdml.bundle.warmup import MOST_REQUESTS, Request, write_warmup
@@ -54,6 +66,9 @@ def export(
     seed: int = 0,
     max_pixels: int = 50_000_000,
     warmup_batch_sizes: Sequence[int] = (1, 8),
+    search: str | None = "auto",
+    search_fields: Sequence[str] = (),
+    max_k: int = 100,
     progress: Progress | None = None,
 ) -> Bundle:
     """Publishes a bundle: one directory with a model and the index, catalogue and manifest that were made with it.
@@ -80,6 +95,11 @@ def export(
         trees, seed: of the index, as in `tfdml.index.AnnoyIndex.build`.
         max_pixels: the exported model does not decode larger images.
         warmup_batch_sizes: batch sizes that TF-Serving runs through every signature before it takes requests.
+        search: how the SavedModel searches the gallery by itself, so that TF-Serving alone answers: "exact"; "ivf", in lists by
+            k-means, of which so many are looked into that `recall` is reached for the 10 and for the `max_k` nearest; "auto",
+            exact up to 200,000 items; None for a model that only embeds. The gallery's vectors are then in the SavedModel too.
+        search_fields: names of the catalogue's fields that the search signatures return beside ids and distances.
+        max_k: the largest number of neighbours that a request to the search signatures may ask for.
         progress: called with the name of the step and the share of it that is done, 0 to 1.
 
     Returns:
@@ -102,18 +122,21 @@ def export(
     if metric is not None:
         check_choice("metric", metric, METRICS)
     check_positive("thumbnails", thumbnails, allow_zero=True)
-    for name, value in {"batch_size": batch_size, "max_pixels": max_pixels, "recall": recall}.items():
+    for name, value in {"batch_size": batch_size, "max_pixels": max_pixels}.items():
         check_positive(name, value)
+    check_search(search, max_k, recall)
     report = progress or (lambda step, share: None)
     chosen = _preprocessing(model, gallery, preprocessing)
     ids = [str(item) for item in gallery.ids]
     check_ids(ids)
     columns = _columns(gallery, fields)
-    sizes = _warmup_sizes(warmup_batch_sizes)
+    answered = field_columns(columns, search_fields, ids) if search is not None else {}
+    sizes = _warmup_sizes(warmup_batch_sizes, len(EMBEDDING_SIGNATURES) + (search is not None) * len(SEARCH_SIGNATURES))
     with translated_os_errors(Path(to)), Publication(to, version) as publication:
         directory = publication.directory
         report("write the model", 0.0)
-        info = write_saved_model(model, directory, chosen, max_pixels)
+        served = ServedModel(model, chosen, max_pixels)
+        info = served.write(directory)
         runner = SignatureRunner(directory, _record(info, chosen, max_pixels, normalised=False))
         vectors = _embed(runner, gallery, batch_size, info.dimension, report)
         normalised = bool(np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))
@@ -122,8 +145,18 @@ def export(
         packed = Gallery(vectors, ids, columns, metric or ("cosine" if normalised else "euclidean"), probes, pictures)
         check_gallery(packed, info.dimension)
         _check_probes(runner, packed, files)
+        found: SearchRecord | None = None
+        if search is not None:
+            report("build the search", 0.0)
+            plan = plan_search(vectors, packed.metric, search, max_k=max_k, recall=recall, seed=seed)
+            # Written anew: the gallery is embedded by a graph that cannot hold it yet.
+            del runner
+            info = served.write(directory, GallerySearch(plan, ids, answered))
+            runner = SignatureRunner(directory, _record(info, chosen, max_pixels, normalised), tuple(answered))
+            found = _measured(runner, plan, ids, tuple(answered))
         images = np.stack([gallery.load(number).numpy() for number in probes])
-        write_warmup(directory / WARMUP, publication.to.name, _warmup(files, images, sizes))
+        requests = _warmup(files, images, vectors[list(probes)], sizes, found)
+        write_warmup(directory / WARMUP, publication.to.name, requests)
         report("build the index and the catalogue", 0.0)
         pack(
             directory,
@@ -134,6 +167,7 @@ def export(
             seed=seed,
             evaluation=evaluation.as_dict() if hasattr(evaluation, "as_dict") else evaluation,
             thresholds=thresholds,
+            search=found,
         )
         report("verify", 0.0)
         verify(directory, deep=True)
@@ -224,22 +258,49 @@ def _check_probes(runner: SignatureRunner, gallery: Gallery, files: list[bytes])
     check_agreement(embeddings, vectors, gallery.metric)
 
 
-def _warmup_sizes(sizes: Sequence[int]) -> list[int]:
+def _measured(runner: SignatureRunner, plan: SearchPlan, ids: Sequence[str], fields: tuple[str, ...]) -> SearchRecord:
+    """What the exported graph finds of the true neighbours."""
+    numbers = {item: number for number, item in enumerate(ids)}
+
+    def search(rows: npt.NDArray[np.float32], k: int) -> tuple[list[list[int]], npt.NDArray[np.float32]]:
+        parts = [runner.search_embeddings(rows[start : start + 32], k) for start in range(0, len(rows), 32)]
+        found = [
+            [numbers[item] for item in row[:count]] for part in parts for row, count in zip(part.ids, part.count, strict=True)
+        ]
+        return found, np.concatenate([part.distances for part in parts])
+
+    return plan.measured(search, fields)
+
+
+def _warmup_sizes(sizes: Sequence[int], signatures: int) -> list[int]:
     for size in sizes:
         check_positive("warmup_batch_sizes", size)
-    if 2 * (len(sizes) + 1) > MOST_REQUESTS:
+    if signatures * (len(sizes) + 1) > MOST_REQUESTS:
         raise BundleError(
-            f"warmup_batch_sizes: {len(sizes)} sizes for 2 signatures; TF-Serving takes {MOST_REQUESTS} requests."
+            f"warmup_batch_sizes: {len(sizes)} sizes for {signatures} signatures; TF-Serving takes {MOST_REQUESTS} requests."
         )
     return sorted({int(size) for size in sizes})
 
 
-def _warmup(files: list[bytes], images: npt.NDArray[np.uint8], sizes: list[int]) -> list[Request]:
-    """Requests of the asked sizes for both signatures; one of them holds every probe, for the deep verification."""
+def _warmup(
+    files: list[bytes],
+    images: npt.NDArray[np.uint8],
+    embeddings: npt.NDArray[np.float32],
+    sizes: list[int],
+    search: SearchRecord | None,
+) -> list[Request]:
+    """Requests of the asked sizes for every signature; one of them holds every probe, for the deep verification."""
     sizes = sizes if max(sizes, default=0) >= len(files) else [*sizes, len(files)]
     requests: list[Request] = []
     for size in sizes:
         rows = [row % len(files) for row in range(size)]
-        requests.append((FROM_BYTES, {BYTES_INPUT: np.array([files[row] for row in rows], object)}))
-        requests.append((FROM_IMAGES, {IMAGES_INPUT: images[rows]}))
+        inputs = {
+            BYTES_INPUT: np.array([files[row] for row in rows], object),
+            IMAGES_INPUT: images[rows],
+            EMBEDDING: embeddings[rows],
+        }
+        requests += [(name, {given: inputs[given]}) for name, given in EMBEDDING_SIGNATURES.items()]
+        if search is not None:
+            k = np.full(size, min(10, search.max_k), np.int32)
+            requests += [(name, {given: inputs[given], K_INPUT: k}) for name, given in SEARCH_SIGNATURES.items()]
     return requests

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import MANIFEST, FileRecord
+from tfdml.bundle.manifest_fields import Fields
 
 FORMAT = "tfdml.bundle"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 knows no `search`; it is read, and written back byte for byte."""
 LARGEST_MANIFEST = 64 << 20
-
-_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +61,41 @@ class Threshold:
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchRecord:
+    """How the SavedModel's own search signatures search.
+
+    Args:
+        method: "exact", or "ivf": inverted lists by k-means.
+        max_k: the largest k that a request may ask for.
+        fields: names of the catalogue's fields that are returned with the ids.
+        lists: number of lists; 0 under "exact", and so are both probes.
+        probes: into how many lists a search for k up to `recall_at` + 1 looks (an item that searches finds itself as well).
+        most_probes: into how many for larger k.
+        recall_asked: share of the true neighbours that was asked for.
+        recall: the share that the exported graph found among the `recall_at` nearest, against exact search.
+        recall_at: at how many neighbours.
+        most_recall: its share among the `most_recall_at` nearest.
+        most_recall_at: as many as a request may ask for, without the item itself.
+        recall_queries: on how many queries both were measured.
+        seed: of k-means and of the sample.
+    """
+
+    method: str
+    max_k: int
+    fields: tuple[str, ...]
+    lists: int
+    probes: int
+    most_probes: int
+    recall_asked: float
+    recall: float
+    recall_at: int
+    most_recall: float
+    most_recall_at: int
+    recall_queries: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """Everything a reader must know before it opens another file of the bundle.
 
@@ -80,6 +114,8 @@ class Manifest:
         libraries: versions of Python and of the libraries that wrote the bundle.
         probes: numbers of the items whose images are in the warm-up requests, in their order; may be empty.
         files: size and SHA-256 of every file of the version directory except the manifest.
+        search: see `SearchRecord`; None if the SavedModel has no search signatures.
+        schema_version: of the file that was read.
     """
 
     created: str
@@ -93,6 +129,8 @@ class Manifest:
     libraries: Mapping[str, str]
     probes: tuple[int, ...]
     files: Mapping[str, FileRecord]
+    search: SearchRecord | None = None
+    schema_version: int = SCHEMA_VERSION
 
     def identity(self) -> str:
         """SHA-256 of all but the file list. The catalogue keeps a copy, so that no manifest can be put beside another's."""
@@ -125,13 +163,16 @@ class Manifest:
         return manifest
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        if self.schema_version == 1 and self.search is None:
+            del content["search"]
+        return content
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> Manifest:
-        top = _Fields(content, "")
+        top = Fields(content, "")
         top.take("format", str)
-        top.take("schema_version", int)
+        version = top.take("schema_version", int)
         model = top.mapping("model")
         manifest = cls(
             created=top.take("created", str),
@@ -153,13 +194,37 @@ class Manifest:
             libraries=top.each("libraries", lambda fields, key: fields.take(key, str)),
             probes=top.integers("probes"),
             files=top.each("files", lambda fields, key: _file(fields.mapping(key))),
+            search=None if version == 1 or top.empty("search") else _search(top.mapping("search")),
+            schema_version=version,
         )
         model.end()
         top.end()
         return manifest
 
 
-def _threshold(fields: _Fields) -> Threshold:
+def _search(fields: Fields) -> SearchRecord:
+    method = fields.choice("method", ("exact", "ivf"))
+    least = 0 if method == "exact" else 1
+    record = SearchRecord(
+        method=method,
+        max_k=fields.positive("max_k"),
+        fields=fields.texts("fields"),
+        lists=fields.positive("lists", least),
+        probes=fields.positive("probes", least),
+        most_probes=fields.positive("most_probes", least),
+        recall_asked=fields.number("recall_asked"),
+        recall=fields.number("recall"),
+        recall_at=fields.positive("recall_at"),
+        most_recall=fields.number("most_recall"),
+        most_recall_at=fields.positive("most_recall_at"),
+        recall_queries=fields.positive("recall_queries"),
+        seed=fields.positive("seed", 0),
+    )
+    fields.end()
+    return record
+
+
+def _threshold(fields: Fields) -> Threshold:
     threshold = Threshold(
         distance=fields.number("distance"),
         low=fields.number("low"),
@@ -171,93 +236,10 @@ def _threshold(fields: _Fields) -> Threshold:
     return threshold
 
 
-def _file(fields: _Fields) -> FileRecord:
+def _file(fields: Fields) -> FileRecord:
     record = FileRecord(bytes=fields.positive("bytes", 0), sha256=fields.sha256("sha256"))
     fields.end()
     return record
-
-
-class _Fields:
-    """Takes typed values out of parsed JSON, naming the key in every complaint."""
-
-    def __init__(self, content: dict[str, Any], path: str) -> None:
-        self._left = dict(content)
-        self._path = path
-
-    def take(self, key: str, kind: type[_T]) -> _T:
-        if key not in self._left:
-            raise BundleError(f"{MANIFEST}: the key {self._path + key!r} is missing. Export the bundle anew.")
-        value = self._left.pop(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.refuse(key, value, f"a value of type {_JSON_NAMES[kind]}")
-        return value
-
-    def refuse(self, key: str, value: object, expected: str) -> None:
-        shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-        raise BundleError(f"{MANIFEST}: {self._path + key!r} is {shown}; expected {expected}. Export the bundle anew.")
-
-    def number(self, key: str) -> float:
-        if isinstance(self._left.get(key), int) and not isinstance(self._left[key], bool):
-            return self.take(key, int)
-        return self.take(key, float)
-
-    def positive(self, key: str, least: int = 1) -> int:
-        value = self.take(key, int)
-        if value < least:
-            self.refuse(key, value, f"an integer >= {least}")
-        return value
-
-    def choice(self, key: str, known: tuple[str, ...]) -> str:
-        value = self.take(key, str)
-        if value not in known:
-            self.refuse(key, value, "one of " + ", ".join(repr(k) for k in known))
-        return value
-
-    def sha256(self, key: str) -> str:
-        value = self.take(key, str)
-        if not re.fullmatch("[0-9a-f]{64}", value):
-            self.refuse(key, value, "a SHA-256 in hexadecimal")
-        return value
-
-    def shape(self, key: str) -> tuple[int, int, int]:
-        value = self.take(key, list)
-        if len(value) != 3 or not all(type(v) is int and v >= 1 for v in value):
-            self.refuse(key, value, "[height, width, channels]")
-        return value[0], value[1], value[2]
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        value = self.take(key, list)
-        if not all(type(v) is int and v >= 0 for v in value):
-            self.refuse(key, value, "a list of integers >= 0")
-        return tuple(value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.take(key, list)
-        if not all(isinstance(v, str) for v in value):
-            self.refuse(key, value, "a list of strings")
-        return tuple(value)
-
-    def mapping(self, key: str) -> _Fields:
-        return _Fields(self.take(key, dict), f"{self._path}{key}.")
-
-    def each(self, key: str, read: Any) -> dict[str, Any]:
-        fields = self.mapping(key)
-        return {name: read(fields, name) for name in list(fields._left)}
-
-    def end(self) -> None:
-        if self._left:
-            unknown = ", ".join(repr(self._path + key) for key in sorted(self._left))
-            raise BundleError(f"{MANIFEST}: unknown keys: {unknown}. It was edited, or made by a newer tfdml: upgrade tfdml.")
-
-
-_JSON_NAMES: dict[type, str] = {
-    str: "string",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    dict: "object",
-    list: "list",
-}
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

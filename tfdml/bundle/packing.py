@@ -19,7 +19,7 @@ from tfdml.bundle.catalogue import Value
 from tfdml.bundle.catalogue_writer import check_ids, write_catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import CATALOGUE, INDEX, MANIFEST, RETRIEVAL, list_files, model_fingerprint, record_file
-from tfdml.bundle.manifest import Manifest, ModelRecord, Threshold
+from tfdml.bundle.manifest import Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.index import AnnoyIndex
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "annoy")
@@ -57,6 +57,7 @@ def pack(
     seed: int = 0,
     evaluation: Mapping[str, float] | None = None,
     thresholds: Mapping[str, Threshold] | None = None,
+    search: SearchRecord | None = None,
 ) -> Manifest:
     """Completes a directory that holds a SavedModel: builds the index, writes the catalogue and, last, the manifest.
 
@@ -68,6 +69,7 @@ def pack(
         trees, seed: as in `tfdml.index.AnnoyIndex.build`.
         evaluation: retrieval figures by name.
         thresholds: calibrated distances by name.
+        search: how the SavedModel searches by itself, if it does.
 
     Raises:
         BundleError: for items that cannot be indexed, or if the asked recall is not reached.
@@ -99,6 +101,7 @@ def pack(
         libraries=_library_versions(),
         probes=tuple(int(number) for number in gallery.probes),
         files={},
+        search=search,
     )
     notes = {"manifest_identity": manifest.identity()}
     write_catalogue(directory / CATALOGUE, gallery.ids, gallery.fields, notes, gallery.thumbnails)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+import numpy as np
 import numpy.typing as npt
 
 from tfdml.bundle.catalogue import Catalogue, Value
@@ -93,10 +94,27 @@ class Bundle:
             ValueError: for another dimension, NaN, or `k` out of range.
         """
         result = self.index.search(embeddings, k)
-        flat = [int(number) for number in result.numbers.ravel()]
+        return self._hits(result.numbers, result.distances)
+
+    def hits(self, ids: Sequence[Sequence[str]], distances: npt.ArrayLike) -> list[list[Hit]]:
+        """What the catalogue knows of ids that something else found, such as `tfdml.bundle.Searcher` or TF-Serving.
+
+        Args:
+            ids: for each query as many ids.
+            distances: `[B, k]`.
+
+        Raises:
+            KeyError: for an id that no item has.
+        """
+        given = np.asarray(distances, np.float32)
+        numbers = np.array(self.catalogue.numbers(item for row in ids for item in row), np.int64)
+        return self._hits(numbers.reshape(given.shape), given)
+
+    def _hits(self, all_numbers: npt.NDArray[np.int64], all_distances: npt.NDArray[np.float32]) -> list[list[Hit]]:
+        flat = [int(number) for number in all_numbers.ravel()]
         items = iter(self.catalogue.items(flat))
         answers: list[list[Hit]] = []
-        for numbers, distances in zip(result.numbers, result.distances, strict=True):
+        for numbers, distances in zip(all_numbers, all_distances, strict=True):
             row = []
             for number, distance in zip(numbers, distances, strict=True):
                 item = next(items)

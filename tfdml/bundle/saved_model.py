@@ -13,15 +13,23 @@ import tensorflow as tf
 
 from tfdml.bundle.decoding import decode_batch
 from tfdml.bundle.errors import BundleError, is_disk_full
+from tfdml.bundle.graph_search import VALID, GallerySearch
 from tfdml.bundle.operations import check_operations
 from tfdml.preprocessing import ImagePreprocessing
 
 FROM_BYTES = "serving_default"
 FROM_IMAGES = "embed_images"
+SEARCH_BYTES = "search"
+SEARCH_IMAGES = "search_images"
+SEARCH_EMBEDDING = "search_embedding"
 BYTES_INPUT = "image_bytes"
 IMAGES_INPUT = "images"
+K_INPUT = "k"
 EMBEDDING = "embedding"
-VALID = "valid"
+
+EMBEDDING_SIGNATURES = {FROM_BYTES: BYTES_INPUT, FROM_IMAGES: IMAGES_INPUT}
+SEARCH_SIGNATURES = {SEARCH_BYTES: BYTES_INPUT, SEARCH_IMAGES: IMAGES_INPUT, SEARCH_EMBEDDING: EMBEDDING}
+"""The signatures' names, and what each is given; those of the second kind are given `k` as well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +38,15 @@ class SavedModelInfo:
 
     dimension: int
     input_shape: tuple[int, int, int]
-    signatures: tuple[str, ...] = (FROM_BYTES, FROM_IMAGES)
+    signatures: tuple[str, ...]
 
 
 def write_saved_model(
-    model: keras.Model, directory: Path, preprocessing: ImagePreprocessing, max_pixels: int = 50_000_000
+    model: keras.Model,
+    directory: Path,
+    preprocessing: ImagePreprocessing,
+    max_pixels: int = 50_000_000,
+    gallery: GallerySearch | None = None,
 ) -> SavedModelInfo:
     """Writes `model` as a SavedModel that TF-Serving loads, with its preprocessing inside.
 
@@ -46,6 +58,18 @@ def write_saved_model(
     Both return `embedding`, float32 `[N, D]`, and `valid`, bool `[N]`: false, with a zero embedding, for a file that could
     not be decoded and for an embedding that would not be finite. A request never fails because of one of its images.
 
+    With a gallery three more, which also take `k`, int32 `[N]`, how many neighbours each row asks for (more than the gallery's
+    `max_k` counts as `max_k`, less than 1 as 0):
+
+    - `search`: `image_bytes`, `k`;
+    - `search_images`: `images`, `k`;
+    - `search_embedding`: `embedding`, float32 `[N, D]`, `k`.
+
+    They return, nearest first, `ids`, string `[N, K]`, `distances`, float32 `[N, K]`, and each of the gallery's fields
+    `[N, K]`; `count`, int32 `[N]`, says how many of a row's K places are hits, and `valid` is as above. K is the largest k of
+    all rows, also of those that a batching server merged into the call. The places past `count` hold "", the largest float32
+    (a distance beyond every threshold, which JSON can hold), or 0.
+
     Only the variables that the embedding needs are written, each once: optimizers, heads and Keras's own copy stay out.
 
     Args:
@@ -53,45 +77,83 @@ def write_saved_model(
         directory: where to write; made if it does not exist.
         preprocessing: how image files become the model's input.
         max_pixels: larger images are not decoded.
+        gallery: what the search signatures search; None for a model that only embeds.
 
     Raises:
         BundleError: if the model takes another input, has another output, uses an operation that a stock TensorFlow cannot
             serve, or if the disk is full.
     """
-    shape = preprocessing.shape
-    _check_input(model, shape)
+    return ServedModel(model, preprocessing, max_pixels).write(directory, gallery)
 
-    def embed(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        output = _embedding(model(tf.cast(images, tf.float32), training=False), model)
-        finite = tf.reduce_all(tf.math.is_finite(output), axis=-1)
-        return tf.where(finite[:, None], output, 0.0), finite
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name=IMAGES_INPUT)])
-    def embed_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # TF-Serving does not enforce static shapes: without this, images of another size get wrong vectors.
-        embedding, valid = embed(tf.ensure_shape(images, [None, *shape]))
-        return {EMBEDDING: embedding, VALID: valid}
+class ServedModel:
+    """The signatures of `write_saved_model`, traced once, to be written without a gallery and with one."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=BYTES_INPUT)])
-    def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, decoded = decode_batch(tf.ensure_shape(image_bytes, [None]), preprocessing, max_pixels)
-        embedding, finite = embed(images)
-        valid = tf.logical_and(decoded, finite)
-        return {EMBEDDING: tf.where(valid[:, None], embedding, 0.0), VALID: valid}
+    def __init__(self, model: keras.Model, preprocessing: ImagePreprocessing, max_pixels: int = 50_000_000) -> None:
+        self._model, self._shape = model, preprocessing.shape
+        shape = self._shape
+        _check_input(model, shape)
 
-    with _explained(model):
-        signatures = {
-            FROM_BYTES: serving_default.get_concrete_function(),
-            FROM_IMAGES: embed_images.get_concrete_function(),
-        }
-    module = tf.Module()
-    # Tracking the model itself would write every weight twice under Keras 3, and the optimizer and heads with them.
-    module.weights = list({id(v): v for f in signatures.values() for v in f.graph.variables}.values())
-    module.resources = _tables(model)
-    with _explained(model):
-        tf.saved_model.save(module, str(directory), signatures=signatures)
-    check_operations(directory)
-    return SavedModelInfo(int(signatures[FROM_IMAGES].structured_outputs[EMBEDDING].shape[-1]), shape)
+        def embed(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            output = _embedding(model(tf.cast(images, tf.float32), training=False), model)
+            finite = tf.reduce_all(tf.math.is_finite(output), axis=-1)
+            return tf.where(finite[:, None], output, 0.0), finite
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name=IMAGES_INPUT)])
+        def embed_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            # TF-Serving does not enforce static shapes: without this, images of another size get wrong vectors.
+            embedding, valid = embed(tf.ensure_shape(images, [None, *shape]))
+            return {EMBEDDING: embedding, VALID: valid}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=BYTES_INPUT)])
+        def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            images, decoded = decode_batch(tf.ensure_shape(image_bytes, [None]), preprocessing, max_pixels)
+            embedding, finite = embed(images)
+            valid = tf.logical_and(decoded, finite)
+            return {EMBEDDING: tf.where(valid[:, None], embedding, 0.0), VALID: valid}
+
+        self._functions = {FROM_BYTES: serving_default, FROM_IMAGES: embed_images}
+        with _explained(model):
+            self._signatures = {name: function.get_concrete_function() for name, function in self._functions.items()}
+        self.dimension = int(self._signatures[FROM_IMAGES].structured_outputs[EMBEDDING].shape[-1])
+
+    def write(self, directory: Path, gallery: GallerySearch | None = None) -> SavedModelInfo:
+        """Writes the SavedModel, in place of one that is there; see `write_saved_model`."""
+        signatures = dict(self._signatures)
+        if gallery is not None:
+            signatures |= self._search_signatures(gallery)
+        module = tf.Module()
+        # Tracking the model itself would write every weight twice under Keras 3, and the optimizer and heads with them.
+        module.weights = list({id(v): v for f in signatures.values() for v in f.graph.variables}.values())
+        module.resources = _tables(self._model)
+        with _explained(self._model):
+            tf.saved_model.save(module, str(directory), signatures=signatures)
+        check_operations(directory)
+        return SavedModelInfo(self.dimension, self._shape, tuple(signatures))
+
+    def _search_signatures(self, gallery: GallerySearch) -> dict[str, Any]:
+        shape, dimension = self._shape, self.dimension
+        many = tf.TensorSpec([None], tf.int32, name=K_INPUT)
+
+        def search(given: str, inputs: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = self._functions[given](inputs)
+            return gallery.search(found[EMBEDDING], found[VALID], tf.ensure_shape(k, [None]))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=BYTES_INPUT), many], autograph=False)
+        def search_bytes(image_bytes: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+            return search(FROM_BYTES, image_bytes, k)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8, name=IMAGES_INPUT), many], autograph=False)
+        def search_images(images: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+            return search(FROM_IMAGES, images, k)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, dimension], tf.float32, name=EMBEDDING), many], autograph=False)
+        def search_embedding(embedding: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+            embedding = tf.ensure_shape(embedding, [None, dimension])
+            return gallery.search(embedding, tf.fill(tf.shape(embedding)[:1], True), tf.ensure_shape(k, [None]))
+
+        functions = {SEARCH_BYTES: search_bytes, SEARCH_IMAGES: search_images, SEARCH_EMBEDDING: search_embedding}
+        return {name: function.get_concrete_function() for name, function in functions.items()}
 
 
 def _check_input(model: keras.Model, shape: tuple[int, int, int]) -> None:

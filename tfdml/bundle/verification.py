@@ -56,7 +56,8 @@ def verify(
     Args:
         path: a version directory, or a model directory, whose latest version is taken.
         deep: also load the SavedModel with TensorFlow, look at its operations and signatures, and embed the images of the
-            warm-up requests anew: they must land on their vectors in the index.
+            warm-up requests anew: they must land on their vectors in the index. Its search signatures must find these items,
+            and others of the gallery, at the distances that the index has.
         progress: called with a sentence when a check is done.
 
     Raises:
@@ -80,16 +81,16 @@ def verify(
             catalogue.check()
             note(f"catalogue: {len(catalogue)} items with {len(catalogue.fields)} fields, made with this manifest")
             index = open_index(root, manifest, catalogue)
-        spec = index.spec
-        note(
-            f"index: {len(index)} vectors of dimension {index.dimension}, {index.metric}, "
-            f"recall@{spec.recall_at} {spec.recall:.3f}"
-        )
-    if deep:
-        from tfdml.bundle.deep import check_model
+            spec = index.spec
+            note(
+                f"index: {len(index)} vectors of dimension {index.dimension}, {index.metric}, "
+                f"recall@{spec.recall_at} {spec.recall:.3f}"
+            )
+            if deep:
+                from tfdml.bundle.deep import check_model
 
-        check_model(root, manifest, index)
-        note(f"model: operations, signatures, and {len(manifest.probes)} images that land on their vectors in the index")
+                for check in check_model(root, manifest, index, catalogue):
+                    note(check)
     return VerificationReport(root, manifest, tuple(done))
 
 
@@ -135,6 +136,9 @@ def open_catalogue(root: Path, manifest: Manifest) -> Catalogue:
         outside = [number for number in manifest.probes if number >= manifest.items]
         if outside:
             raise BundleError(f"{MANIFEST}: probe {outside[0]} is not an item number below {manifest.items}. {_AGAIN}")
+        unknown = [name for name in (manifest.search.fields if manifest.search else ()) if name not in catalogue.fields]
+        if unknown:
+            raise BundleError(f"{MANIFEST}: the search returns the field {unknown[0]!r}, which {CATALOGUE} has not. {_AGAIN}")
     except BaseException:
         catalogue.close()
         raise

@@ -13,11 +13,12 @@ import numpy as np
 import typer
 from rich.markup import escape
 
+from tfdml._checks import check_choice
 from tfdml.cli.console import console, load_tensorflow, plain_table, say, sorted_figures, spoken, step_progress
 from tfdml.cli.training import Data, load_data, load_model
 
 if TYPE_CHECKING:
-    from tfdml.bundle import Bundle, Hit
+    from tfdml.bundle import Bundle, Hit, SearchRecord
     from tfdml.evaluation import AnswerRow
 
 BundlePath = Annotated[
@@ -37,6 +38,13 @@ def export(
     version: Annotated[int | None, typer.Option(help="An integer; the one after the latest if left out.")] = None,
     recall: Annotated[float, typer.Option(help="Share of the true nearest neighbours that the index must find.")] = 0.95,
     thumbnails: Annotated[int, typer.Option(help="Side of the items' small pictures, in pixels; 0 for none.")] = 96,
+    search: Annotated[
+        str, typer.Option(help="How the model itself searches, for TF-Serving alone: auto, exact, ivf (in lists) or none.")
+    ] = "auto",
+    search_field: Annotated[
+        list[str] | None, typer.Option(help="A field that this search returns beside ids and distances; may be repeated.")
+    ] = None,
+    max_k: Annotated[int, typer.Option(help="The most neighbours that this search may be asked for.", min=1)] = 100,
     on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
 ) -> None:
     """Publishes a bundle: the model, an index of the images in DATA, and their catalogue, in one versioned directory.
@@ -49,7 +57,18 @@ def export(
     loaded, preprocessing, _ = load_model(model)
     gallery = load_data(data, None, on_unreadable).with_preprocessing(preprocessing)
     with step_progress() as progress:
-        published = bundle.export(loaded, gallery, to, version, recall=recall, thumbnails=thumbnails, progress=progress)
+        published = bundle.export(
+            loaded,
+            gallery,
+            to,
+            version,
+            recall=recall,
+            thumbnails=thumbnails,
+            search=None if search == "none" else search,
+            search_fields=search_field or (),
+            max_k=max_k,
+            progress=progress,
+        )
     say(describe(published))
 
 
@@ -75,6 +94,9 @@ def search(
         str | None, typer.Option(help="The true class of the images: the picture frames right answers green, wrong ones red.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="What searches: index, or graph, the model's own search, as TF-Serving alone would answer.")
+    ] = "index",
 ) -> None:
     """Finds the items of a bundle that look most like the given images.
 
@@ -82,17 +104,21 @@ def search(
     """
     from tfdml import bundle
 
+    check_choice("--engine", engine, ("index", "graph"))
     files = [file.read_bytes() for file in images]
     with bundle.Bundle.open(path) as opened:
         if k > len(opened):
             raise ValueError(f"-k {k}: the bundle has {len(opened)} items. Ask for at most as many.")
         load_tensorflow()
-        embedder = bundle.Embedder(opened.path, verify=False)
-        embeddings, valid = embedder.try_embed(files)
+        if engine == "graph":
+            found = bundle.Searcher(opened.path, verify=False).try_search(files, k)
+            valid = found.valid
+        else:
+            embeddings, valid = bundle.Embedder(opened.path, verify=False).try_embed(files)
         bad = [str(file) for file, good in zip(images, valid, strict=True) if not good]
         if bad:
             raise ValueError(f"cannot be read as images: {', '.join(bad)}. Expected whole JPEG, PNG, BMP or GIF files.")
-        answers = opened.search(embeddings, k)
+        answers = opened.hits(found.ids.tolist(), found.distances) if engine == "graph" else opened.search(embeddings, k)
         if as_json:
             named = {str(file): [dataclasses.asdict(hit) for hit in hits] for file, hits in zip(images, answers, strict=True)}
             console.print_json(json.dumps(named))
@@ -135,6 +161,7 @@ def describe(opened: Bundle) -> str:
         f"  signatures  {', '.join(model.signatures)}",
         f"  index       {index['backend']}, {index['trees']} trees, search_k {index['search_k']}; "
         f"finds {index['recall']:.1%} of the {index['recall_at']} true neighbours",
+        f"  search      {spoken_search(manifest.search)}",
         f"  made        {manifest.created} by tfdml {manifest.tfdml_version}, "
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
     ]
@@ -142,6 +169,15 @@ def describe(opened: Bundle) -> str:
         shares = [f"{spoken(name)} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
         lines.append(f"  evaluation  {', '.join(shares)}")
     return "\n".join(lines)
+
+
+def spoken_search(record: SearchRecord | None) -> str:
+    if record is None:
+        return "by the index only"
+    looks = "exact" if record.method == "exact" else f"in {record.probes} of {record.lists} lists"
+    returned = f", with {escape(', '.join(record.fields))}" if record.fields else ""
+    finds = f"finds {record.recall:.1%} of the {record.recall_at} true neighbours"
+    return f"also in the model: {looks}, up to {record.max_k} neighbours{returned}; {finds}"
 
 
 def print_hits(title: str, hits: Sequence[Hit]) -> None:

@@ -1,0 +1,265 @@
+"""The nearest items of a gallery, found inside the graph: what the search signatures compute.
+
+The rows of the gallery are variables (as constants they would load ten times slower, and above 2 GB not at all) and all
+operations are TensorFlow's own. A float32 matrix product finds the candidates and float64 differences put them in order, as in
+`tfdml.index`: the product alone loses near-duplicates, of which product photographs are full. Whatever the product cannot tell
+from the k-th best stays a candidate, and equal distances are ordered by item number, so the answers are those of the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfdml.bundle.search_plan import SearchPlan
+
+IDS = "ids"
+DISTANCES = "distances"
+COUNT = "count"
+VALID = "valid"
+
+NO_DISTANCE = float(np.finfo(np.float32).max)
+"""Where a row has fewer hits than it is wide: a number that JSON can hold, and beyond every threshold."""
+
+# More candidates than neighbours, so that a few near-duplicates do not need the slow way.
+_MORE = 16
+_SCORES_IN_FLIGHT = 8 << 20
+_VALUES_IN_FLIGHT = 1 << 20
+
+
+class GallerySearch(tf.Module):
+    """A gallery as variables, and the graph that searches it.
+
+    Args:
+        plan: the prepared rows, and how they are searched.
+        ids: one string for each row.
+        fields: columns of one value for each row, returned with the ids.
+    """
+
+    def __init__(self, plan: SearchPlan, ids: Sequence[str], fields: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(name="gallery")
+        self._metric, self._items, self._max_k = plan.metric, len(plan.rows), plan.max_k
+        self._longest = float(np.sqrt(np.einsum("nd,nd->n", plan.rows, plan.rows, dtype=np.float64).max()))
+        lists = plan.lists
+        rows = plan.rows if lists is None else plan.rows[lists.order]
+        self._rows = _variable(rows, "rows")
+        self._halves = _variable(_half_squares(rows), "half_squared_lengths")
+        self._ids = tf.Variable(tf.constant(list(ids), tf.string), trainable=False, name="ids")
+        self._fields = {name: _variable(column, f"field_{number}") for number, (name, column) in enumerate(fields.items())}
+        self._probes, self._few_up_to = plan.probes, plan.sample.at + 1
+        if lists is not None:
+            self._numbers = _variable(lists.order.astype(np.int32), "numbers")
+            self._offsets = _variable(lists.offsets.astype(np.int32), "offsets")
+            self._centres = _variable(lists.centres, "centres")
+            self._centre_halves = _variable(_half_squares(lists.centres), "half_squared_lengths_of_centres")
+        # One function, which every signature calls: the graph is traced and written once.
+        self._function = tf.function(
+            self._search,
+            input_signature=[
+                tf.TensorSpec([None, plan.rows.shape[1]], tf.float32),
+                tf.TensorSpec([None], tf.bool),
+                tf.TensorSpec([None], tf.int32),
+            ],
+            autograph=False,
+        ).get_concrete_function()
+
+    def search(self, embeddings: tf.Tensor, valid: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The outputs of a search signature.
+
+        Args:
+            embeddings: float32 `[N, D]`.
+            valid: bool `[N]`; other rows get no hits.
+            k: int32 `[N]`.
+
+        Returns:
+            `ids`, `distances` and every field `[N, K]`, `count` and `valid` `[N]`. K is the largest k of all rows, from 1 to
+            the maximum: what a server puts beside a row changes its padding, and nothing else.
+        """
+        return self._function(embeddings, valid, k)
+
+    def _search(self, embeddings: tf.Tensor, valid: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        same = tf.debugging.assert_equal(
+            tf.shape(k), tf.shape(valid), "k: expected as many numbers as there are queries, one for each of them."
+        )
+        with tf.control_dependencies([same]):
+            k = tf.clip_by_value(k, 0, self._max_k)
+        width = tf.maximum(tf.reduce_max(tf.concat([k, [0]], 0)), 1)
+        queries, usable = self._queries(embeddings)
+        valid = tf.logical_and(valid, usable)
+        count = tf.where(valid, tf.minimum(k, self._items), 0)
+        find = self._look_everywhere if self._probes is None else self._look_into_lists
+        numbers, squares = find(queries, count, width)
+        numbers, squares = tf.ensure_shape(numbers, [None, None]), tf.ensure_shape(squares, [None, None])
+        distances = squares / 2 if self._metric == "cosine" else tf.sqrt(squares)
+        hits = tf.sequence_mask(count, width)
+        fields = {name: _where(hits, tf.gather(column, numbers)) for name, column in self._fields.items()}
+        return {
+            IDS: tf.where(hits, tf.gather(self._ids, numbers), ""),
+            DISTANCES: tf.where(hits, tf.cast(distances, tf.float32), NO_DISTANCE),
+            COUNT: count,
+            VALID: valid,
+            **fields,
+        }
+
+    def _queries(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The queries as the index prepares them, and which of them can be searched for; others become zeros."""
+        usable = tf.reduce_all(tf.math.is_finite(embeddings), axis=1)
+        if self._metric == "cosine":
+            wide = tf.cast(embeddings, tf.float64)
+            lengths = tf.sqrt(tf.reduce_sum(wide * wide, axis=1))
+            usable = tf.logical_and(usable, lengths > 0)
+            embeddings = tf.cast(wide / tf.where(usable, lengths, 1.0)[:, None], tf.float32)
+        return tf.where(usable[:, None], embeddings, 0.0), usable
+
+    def _look_everywhere(self, queries: tf.Tensor, count: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Exact search, in blocks of queries that bound the memory."""
+        height = max(1, _SCORES_IN_FLIGHT // self._items)
+        blocks = tf.maximum(-(-tf.shape(queries)[0] // height), 1)
+        numbers = tf.TensorArray(tf.int32, blocks, infer_shape=False, element_shape=[None, None])
+        squares = tf.TensorArray(tf.float64, blocks, infer_shape=False, element_shape=[None, None])
+
+        def block(number: tf.Tensor, numbers: Any, squares: Any) -> tuple[tf.Tensor, Any, Any]:
+            found, distances = self._block(queries[number * height : (number + 1) * height], width)
+            return number + 1, numbers.write(number, found), squares.write(number, distances)
+
+        _, numbers, squares = tf.while_loop(
+            lambda number, *_: number < blocks, block, (0, numbers, squares), parallel_iterations=1
+        )
+        return numbers.concat(), squares.concat()
+
+    def _block(self, queries: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        wanted = tf.minimum(width, self._items)
+        looked_at = tf.minimum(wanted + _MORE, self._items)
+        closeness = tf.matmul(queries, self._rows, transpose_b=True) - self._halves
+        values, positions = tf.math.top_k(closeness, looked_at)
+        bound = values[:, wanted - 1] - self._uncertainty(queries)
+        # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
+        positions = tf.sort(positions, axis=1)
+        differences = tf.cast(tf.gather(self._rows, positions), tf.float64) - tf.cast(queries, tf.float64)[:, None]
+        negative, place = tf.math.top_k(-tf.reduce_sum(differences * differences, axis=-1), wanted)
+        numbers, squares = tf.gather(positions, place, batch_dims=1), -negative
+
+        # Queries with more candidates than were looked at. The negation counts NaN, from an overflow, as one.
+        more = tf.logical_and(looked_at < self._items, tf.logical_not(values[:, -1] < bound))
+        crowded = tf.cast(tf.where(more)[:, 0], tf.int32)
+
+        def all_candidates(row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            candidates = tf.cast(tf.where(tf.logical_not(closeness[row] < bound[row]))[:, 0], tf.int32)
+            negative, place = tf.math.top_k(-self._squares(candidates, queries[row]), wanted)
+            return tf.gather(candidates, place), -negative
+
+        def settle() -> tuple[tf.Tensor, tf.Tensor]:
+            kinds = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float64))
+            better = tf.map_fn(all_candidates, crowded, fn_output_signature=kinds, parallel_iterations=1)
+            return (
+                tf.tensor_scatter_nd_update(numbers, crowded[:, None], better[0]),
+                tf.tensor_scatter_nd_update(squares, crowded[:, None], better[1]),
+            )
+
+        numbers, squares = tf.cond(tf.size(crowded) > 0, settle, lambda: (numbers, squares))
+        padding = [[0, 0], [0, width - wanted]]
+        return tf.pad(numbers, padding), tf.pad(squares, padding)
+
+    def _look_into_lists(self, queries: tf.Tensor, count: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Search in the lists with the nearest centres; each query by itself, for its lists are its own."""
+        assert self._probes is not None
+        few, many = self._probes
+        # One row more, with nothing to find: the loop's results have no shape when there are no rows.
+        queries, count = tf.pad(queries, [[0, 1], [0, 0]]), tf.pad(count, [[0, 1]])
+        closeness = tf.matmul(queries, self._centres, transpose_b=True) - self._centre_halves
+        nearest = tf.math.top_k(closeness, many).indices
+
+        def one(given: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+            query, closeness, nearest, error, count = given
+            lists = nearest if few == many else nearest[: tf.where(count > self._few_up_to, many, few)]
+            starts, ends = tf.gather(self._offsets, lists), tf.gather(self._offsets, lists + 1)
+            enough = tf.reduce_sum(ends - starts) >= count
+            starts, ends = tf.cond(enough, lambda: (starts, ends), lambda: self._until_enough(closeness, count))
+            positions = tf.ragged.range(starts, ends).flat_values
+            scores = tf.linalg.matvec(tf.gather(self._rows, positions), query) - tf.gather(self._halves, positions)
+            positions = tf.gather(positions, _candidates(scores, count, error))
+            # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
+            numbers = tf.gather(self._numbers, positions)
+            order = tf.argsort(numbers)
+            negative, place = tf.math.top_k(-self._squares(tf.gather(positions, order), query), count)
+            padding = [[0, width - count]]
+            return tf.pad(tf.gather(numbers, tf.gather(order, place)), padding), tf.pad(-negative, padding)
+
+        def none() -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.zeros([width], tf.int32), tf.zeros([width], tf.float64)
+
+        numbers, squares = tf.map_fn(
+            lambda given: tf.cond(given[-1] > 0, lambda: one(given), none),
+            (queries, closeness, nearest, self._uncertainty(queries), count),
+            fn_output_signature=(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float64)),
+        )
+        return numbers[:-1], squares[:-1]
+
+    def _until_enough(self, closeness: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """So many of the nearest lists that they hold at least `count` items."""
+        order = tf.argsort(closeness, direction="DESCENDING", stable=True)
+        starts, ends = tf.gather(self._offsets, order), tf.gather(self._offsets, order + 1)
+        before = tf.cumsum(ends - starts, exclusive=True)
+        lists = tf.reduce_sum(tf.cast(before < count, tf.int32))
+        return starts[:lists], ends[:lists]
+
+    def _uncertainty(self, queries: tf.Tensor) -> tf.Tensor:
+        """Twice the rounding error of the product, for each query; infinite where the product may overflow.
+
+        Higham and Mary 2019: a sum of n rounded products is off by c sqrt(n) u at most but for a chance exp(-c^2 / 2).
+        """
+        lengths = tf.sqrt(tf.reduce_sum(tf.cast(queries, tf.float64) ** 2, axis=1))
+        largest = self._longest * (lengths + self._longest / 2)
+        error = 2 * (8 + 6 * np.sqrt(queries.shape[1] + 1)) * 2.0**-24 * largest
+        return tf.cast(tf.where(largest < 1e37, error, np.inf), tf.float32)
+
+    def _squares(self, positions: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+        """Squared distances of one query to some rows, from float64 differences; many rows in blocks that bound the memory."""
+        wide = tf.cast(query, tf.float64)
+        step = max(1, _VALUES_IN_FLIGHT // self._rows.shape[1])
+
+        def at_once(positions: tf.Tensor) -> tf.Tensor:
+            differences = tf.cast(tf.gather(self._rows, positions), tf.float64) - wide
+            return tf.reduce_sum(differences * differences, axis=1)
+
+        def in_blocks() -> tf.Tensor:
+            blocks = -(-tf.size(positions) // step)
+            parts = tf.TensorArray(tf.float64, blocks, infer_shape=False, element_shape=[None])
+            _, parts = tf.while_loop(
+                lambda number, _: number < blocks,
+                lambda number, parts: (
+                    number + 1,
+                    parts.write(number, at_once(positions[number * step : (number + 1) * step])),
+                ),
+                (0, parts),
+                parallel_iterations=1,
+            )
+            return parts.concat()
+
+        return tf.cond(tf.size(positions) > step, in_blocks, lambda: at_once(positions))
+
+
+def _candidates(scores: tf.Tensor, count: tf.Tensor, error: tf.Tensor) -> tf.Tensor:
+    """Places of all scores that may be among the `count` best."""
+    looked_at = tf.minimum(count + _MORE, tf.size(scores))
+    values, places = tf.math.top_k(scores, looked_at)
+    bound = values[count - 1] - error
+    crowded = tf.logical_and(looked_at < tf.size(scores), tf.logical_not(values[-1] < bound))
+    return tf.cond(crowded, lambda: tf.cast(tf.where(tf.logical_not(scores < bound))[:, 0], tf.int32), lambda: places)
+
+
+def _variable(values: npt.NDArray[Any], name: str) -> tf.Variable:
+    return tf.Variable(values, trainable=False, name=name)
+
+
+def _half_squares(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return (np.einsum("nd,nd->n", rows, rows, dtype=np.float64) / 2).astype(np.float32)
+
+
+def _where(hits: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    return tf.where(hits, values, "" if values.dtype == tf.string else tf.zeros([], values.dtype))
