@@ -7,7 +7,8 @@
 The peers run in environments of their own, found beside this repository's root: TF Addons and TF Similarity in .venv-keras2,
 pytorch-metric-learning in .venv-peers. Within each batch size every library is timed in `--rounds` rounds that take turns, so
 that a disturbance of the machine meets all of them; a figure is the median over all steps. Memory is the growth of the
-high-water mark of a fresh process by its first steps.
+high-water mark of a fresh process by its first steps. "memory of 10,000" is a step with a full cross-batch memory, storing the
+batch included: ours is the loss of the batch and that with the memory, pytorch-metric-learning's has the second part only.
 """
 
 from __future__ import annotations
@@ -40,13 +41,19 @@ LOSSES = [
     "circle",
     "nt-xent",
     "sup-con",
+    "random",
+    "contrastive, hinge",
+    "margin, semi-hard",
+    "contrastive, memory of 10,000",
+    "semi-hard, memory of 10,000",
 ]
+MEMORY = 10_000
 # library -> (python, what it can run)
 LIBRARIES = {
     "tfdml": (Path(sys.executable), LOSSES),
     "TF Addons": (ROOT / ".venv-keras2/bin/python", ["semi-hard", "hard", "n-pair", "lifted"]),
     "TF Similarity": (ROOT / ".venv-keras2/bin/python", ["hard", "multi-similarity"]),
-    "pytorch-metric-learning": (ROOT / ".venv-peers/bin/python", LOSSES),
+    "pytorch-metric-learning": (ROOT / ".venv-peers/bin/python", [loss for loss in LOSSES if loss != "random"]),
 }
 # What a peer cannot do: TF Addons' semi-hard and lifted hold B^3 numbers; pytorch-metric-learning's batch all lists all
 # triplets, and its lifted and NT-Xent hold all positive pairs times all negative pairs.
@@ -212,7 +219,25 @@ def tfdml_loss(name: str):
         "circle": losses.CircleLoss(),
         "nt-xent": losses.NTXentLoss(0.1),
         "sup-con": losses.SupConLoss(0.1),
+        "random": losses.TripletLoss(0.2, "random"),
+        "contrastive, hinge": losses.ContrastiveLoss(1.0, form="hinge", average="balanced"),
+        "margin, semi-hard": losses.MarginLoss(0.2, 1.2, "semi_hard"),
+        "contrastive, memory of 10,000": with_memory(losses.ContrastiveLoss()),
+        "semi-hard, memory of 10,000": with_memory(losses.TripletLoss(0.2, "semi_hard")),
     }[name]
+
+
+def with_memory(loss):
+    """The step of a full cross-batch memory, whose items are four to a class."""
+    import tensorflow as tf
+
+    from tfdml.layers import CrossBatchMemory
+
+    memory = CrossBatchMemory(loss, MEMORY)
+    memory.build((None, DIMENSION))
+    labels, embeddings = data(MEMORY, 4)
+    memory.push(tf.constant(embeddings), tf.constant(labels))
+    return lambda labels, x: memory(x, labels, training=True)
 
 
 def addons_loss(name: str):
@@ -243,6 +268,11 @@ def torch_step(library: str, name: str, batch: int, examples: int):
 
     triplet, multi_similarity, margin = losses.TripletMarginLoss(0.2), losses.MultiSimilarityLoss(), losses.MarginLoss()
     semi_hard, hard = miners.TripletMarginMiner(0.2, "semihard"), miners.BatchHardMiner()
+    if "memory" in name:
+        inner, miner = (triplet, semi_hard) if name.startswith("semi-hard") else (losses.ContrastiveLoss(), None)
+        memory = losses.CrossBatchMemory(inner, DIMENSION, MEMORY, miner)
+        kept_labels, kept = data(MEMORY, 4)
+        memory.add_to_memory(torch.from_numpy(kept), torch.from_numpy(kept_labels), MEMORY)
     similar, weighted = miners.MultiSimilarityMiner(0.1), miners.DistanceWeightedMiner()
     loss = {
         BARE: lambda x, y: torch.cdist(x, x).sum(),
@@ -258,6 +288,9 @@ def torch_step(library: str, name: str, batch: int, examples: int):
         "circle": losses.CircleLoss(),
         "nt-xent": losses.NTXentLoss(0.1),
         "sup-con": losses.SupConLoss(0.1),
+        "contrastive, hinge": losses.ContrastiveLoss(),
+        "margin, semi-hard": lambda x, y: margin(x, y, semi_hard(x, y)),
+        **({name: memory} if "memory" in name else {}),
     }[name]
 
     def run(labels, embeddings):

@@ -4,6 +4,8 @@ import numpy as np
 import oracles
 import tensorflow as tf
 
+from tfdml.losses.margin import chosen_pairs
+
 # Unit vectors, two to a class: the set on which the papers' formulas were worked out by hand.
 TOY = np.array([(1, 0), (0.8, 0.6), (0, 1), (-0.6, 0.8), (-1, 0), (-0.8, -0.6)])
 TOY_LABELS = [0, 0, 1, 1, 2, 2]
@@ -13,6 +15,12 @@ def random_batch(b=12, d=3, classes=4, seed=0, scale=0.5):
     """Some classes have one item, some have many."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, classes, b), scale * rng.standard_normal((b, d))
+
+
+def drawn_pairs(mining, labels, x, d):
+    """How many times each positive pair and each negative pair counts, as two matrices of integers."""
+    counts = chosen_pairs(mining, labels, tf.convert_to_tensor(x), d).numpy().astype(int)
+    return np.maximum(counts, 0), np.maximum(-counts, 0)
 
 
 def values_and_gradient(call, x, weights):

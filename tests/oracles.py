@@ -51,16 +51,31 @@ def triplets(labels, d, mining, fallback="farthest"):
 def triplet_loss(labels, embeddings, margin=0.2, mining="semi_hard", metric="euclidean", average="valid", fallback="farthest"):
     """One value per anchor, whose mean is the loss."""
     d = distances(embeddings, metric)
-    values, count = np.zeros(len(labels)), 0
-    for a, p, n in triplets(labels, d, mining, fallback):
+    return triplet_terms(d, triplets(labels, d, mining, fallback), margin, average)
+
+
+def triplet_terms(d, triplets, margin=0.2, average="valid"):
+    """One value per anchor, whose mean is the loss, from a list of triplets."""
+    values, count = np.zeros(len(d)), 0
+    for a, p, n in triplets:
         x = d[a, p] - d[a, n]
         value = np.logaddexp(0.0, x) if margin == "soft" else max(0.0, x + margin)
         values[a] += value
         count += 1 if average == "valid" else value > 0
-    return values * len(labels) / count if count else values
+    return values * len(d) / count if count else values
 
 
-def contrastive_loss(labels, embeddings, margin=1.0, metric="euclidean", average="balanced"):
+def contrastive_pull(d, form):
+    return d if form == "hinge" else 0.5 * d**2
+
+
+def contrastive_push(d, margin, form):
+    if form == "hinge":
+        return max(0.0, margin - d)
+    return 0.5 * max(0.0, margin - d**2) if form == "legacy" else 0.5 * max(0.0, margin - d) ** 2
+
+
+def contrastive_loss(labels, embeddings, margin=1.0, metric="euclidean", average="balanced", form="squared"):
     """One value per anchor, whose mean is the loss. Every unordered pair is seen from both of its ends."""
     d = distances(embeddings, metric)
     b = len(labels)
@@ -71,24 +86,32 @@ def contrastive_loss(labels, embeddings, margin=1.0, metric="euclidean", average
                 continue
             pairs += 1
             if labels[i] == labels[j]:
-                pull[i] += 0.5 * d[i, j] ** 2
+                pull[i] += contrastive_pull(d[i, j], form)
                 positives += 1
             else:
-                push[i] += 0.5 * max(0.0, margin - d[i, j]) ** 2
-                active += d[i, j] < margin
+                value = contrastive_push(d[i, j], margin, form)
+                push[i] += value
+                active += value > 0
     if average == "pairs":
         return (pull + push) * b / max(pairs, 1)
     return pull * b / max(positives, 1) + push * b / max(active, 1)
 
 
-def contrastive_pairs(similar, pairs, margin=1.0, metric="euclidean", average="pairs"):
+def contrastive_pairs(similar, pairs, margin=1.0, metric="euclidean", average="pairs", form="squared"):
     """One value per pair; `pairs` is [B, 2, D]."""
     d = np.array([distance(u, v, metric) for u, v in pairs])
-    pull = np.array([0.5 * x**2 if s else 0.0 for x, s in zip(d, similar, strict=True)])
-    push = np.array([0.0 if s else 0.5 * max(0.0, margin - x) ** 2 for x, s in zip(d, similar, strict=True)])
+    pull = np.array([contrastive_pull(x, form) if s else 0.0 for x, s in zip(d, similar, strict=True)])
+    push = np.array([0.0 if s else contrastive_push(x, margin, form) for x, s in zip(d, similar, strict=True)])
     if average == "pairs":
         return pull + push
     return len(d) * (pull / max(sum(similar), 1) + push / max(sum(push > 0), 1))
+
+
+def explicit_triplets(triplets, margin=1.0, metric="squared_euclidean", average="valid"):
+    """One value per triplet; `triplets` is [B, 3, D]."""
+    x = np.array([distance(a, p, metric) - distance(a, n, metric) for a, p, n in triplets])
+    values = np.logaddexp(0.0, x) if margin == "soft" else np.maximum(0.0, x + margin)
+    return values if average == "valid" else values * len(x) / max((values > 0).sum(), 1)
 
 
 def n_pair_loss(labels, embeddings, variant="mc", l2=0.0, positives="one"):

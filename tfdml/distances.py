@@ -133,10 +133,13 @@ def normalised(x: tf.Tensor) -> tf.Tensor:
 
 
 def _cosine_matrix(u: tf.Tensor, v: tf.Tensor | None) -> tf.Tensor:
-    # Rounding can leave [0, 2] by an ulp. The gradient goes straight through the clipping.
-    product = tf.matmul(u, u if v is None else v, transpose_b=True)
-    distances = 1.0 - product
-    return distances + tf.stop_gradient(tf.clip_by_value(distances, 0.0, 2.0) - distances)
+    return _within_0_and_2(1.0 - tf.matmul(u, u if v is None else v, transpose_b=True))
+
+
+@tf.custom_gradient
+def _within_0_and_2(x: tf.Tensor) -> Any:
+    """What rounding took out of [0, 2] by an ulp is put back; the gradient goes straight through."""
+    return tf.clip_by_value(x, 0.0, 2.0), lambda g: g
 
 
 def _euclidean_matrix(a: tf.Tensor, b: tf.Tensor | None, squared: bool) -> tf.Tensor:
@@ -152,7 +155,19 @@ def _euclidean_matrix(a: tf.Tensor, b: tf.Tensor | None, squared: bool) -> tf.Te
     # Norms off the diagonal of the same product: identical rows come out exactly 0 apart.
     norms_a = -0.5 * tf.linalg.diag_part(product) if within else tf.reduce_sum(tf.square(a), -1)
     norms_b = norms_a if within else tf.reduce_sum(tf.square(b), -1)
-    d2 = tf.nn.relu(norms_a[:, None] + norms_b[None, :] + product)
+    d2 = norms_a[:, None] + norms_b[None, :] + product
     if squared:
-        return tf.minimum(scale_out * scale_out, _LARGEST) * d2
-    return scale_out * safe_sqrt(d2)
+        return tf.minimum(scale_out * scale_out, _LARGEST) * tf.nn.relu(d2)
+    return _scaled_root(d2, scale_out)
+
+
+@tf.custom_gradient
+def _scaled_root(x: tf.Tensor, scale: tf.Tensor) -> Any:
+    """`scale * sqrt(x)`, 0 with a slope of 0 where x is not positive. The backward pass needs no other matrix than this one."""
+    root = scale * tf.sqrt(tf.nn.relu(x))
+
+    def gradient(g: tf.Tensor) -> tuple[tf.Tensor, None]:
+        # In this order no factor overflows or vanishes, however large or small the scale is.
+        return scale * tf.math.divide_no_nan((0.5 * scale) * g, root), None
+
+    return root, gradient

@@ -10,37 +10,46 @@ TOY = np.array([(1, 0), (0.8, 0.6), (0, 1), (-0.6, 0.8), (-1, 0), (-0.8, -0.6)])
 TOY_LABELS = [0, 0, 1, 1, 2, 2]
 
 
-def test_toy_set():
-    assert ContrastiveLoss(1.5, average="pairs")(TOY_LABELS, TOY).numpy() == pytest.approx(0.981437 / 15, abs=1e-6)
+FORMS = ("squared", "legacy", "hinge")
+
+
+@pytest.mark.parametrize(("form", "total"), [("squared", 0.981437), ("legacy", 1.3)])
+def test_toy_set(form, total):
+    # The sums over all 15 pairs.
+    loss = ContrastiveLoss(1.5, form=form)(TOY_LABELS, TOY)
+    assert loss.numpy() == pytest.approx(total / 15, abs=1e-6)
 
 
 @pytest.mark.parametrize("distance", METRICS)
 @pytest.mark.parametrize("average", ["pairs", "balanced"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-8)])
-def test_batch_equals_the_definition(distance, average, dtype, tolerance):
+@pytest.mark.parametrize("form", FORMS)
+def test_batch_equals_the_definition(distance, average, form):
     rng = np.random.default_rng(0)
     x, labels = 0.5 * rng.standard_normal((12, 3)), rng.integers(0, 4, 12)
     weights = rng.random(12)
-    loss = ContrastiveLoss(1.1, distance=distance, average=average)
+    loss = ContrastiveLoss(1.1, distance=distance, average=average, form=form)
 
     def oracle(x):
-        return oracles.contrastive_loss(labels, x, 1.1, distance, average)
+        return oracles.contrastive_loss(labels, x, 1.1, distance, average, form)
 
-    values, gradient = values_and_gradient(loss, labels, x.astype(dtype), weights)
-    assert values.dtype == dtype
-    np.testing.assert_allclose(values, oracle(x), atol=tolerance)
-    np.testing.assert_allclose(gradient, oracles.numeric_gradient(lambda x: weights @ oracle(x), x), atol=tolerance)
+    slope = oracles.numeric_gradient(lambda x: weights @ oracle(x), x)
+    for dtype, tolerance in ((np.float32, 1e-5), (np.float64, 1e-8)):
+        values, gradient = values_and_gradient(loss, labels, x.astype(dtype), weights)
+        assert values.dtype == dtype
+        np.testing.assert_allclose(values, oracle(x), atol=tolerance)
+        np.testing.assert_allclose(gradient, slope, atol=tolerance)
 
 
 @pytest.mark.parametrize("distance", METRICS)
 @pytest.mark.parametrize("average", ["pairs", "balanced"])
-def test_explicit_pairs_equal_the_definition(distance, average):
+@pytest.mark.parametrize("form", FORMS)
+def test_explicit_pairs_equal_the_definition(distance, average, form):
     rng = np.random.default_rng(0)
     x, y, weights = 0.5 * rng.standard_normal((7, 2, 3)), np.array([0, 1, 1, 0, 1, 1, 1]), rng.random(7)
-    loss = ContrastiveLoss(1.1, pairs="explicit", distance=distance, average=average)
+    loss = ContrastiveLoss(1.1, pairs="explicit", distance=distance, average=average, form=form)
 
     def oracle(x):
-        return oracles.contrastive_pairs(y == 0, x, 1.1, distance, average)
+        return oracles.contrastive_pairs(y == 0, x, 1.1, distance, average, form)
 
     values, gradient = values_and_gradient(loss, y, x, weights)
     np.testing.assert_allclose(values, oracle(x), atol=1e-8)
@@ -75,6 +84,7 @@ def test_label_conventions_of_explicit_pairs():
         ({"pairs": "all"}, "pairs='all'.*'batch', 'explicit'"),
         ({"distance": "l2"}, "distance='l2'.*'euclidean'"),
         ({"average": "mean"}, "average='mean'.*'pairs', 'balanced'"),
+        ({"form": "half"}, "form='half'.*'squared', 'legacy', 'hinge'"),
         ({"similar_label": 2}, "similar_label=2.*0.*1"),
     ],
 )

@@ -27,6 +27,8 @@ from tfdml.mining import DistanceWeighted, SemiHard
 LOSSES = {
     "contrastive": lambda **kw: ContrastiveLoss(2.0, **kw),
     "contrastive balanced": lambda **kw: ContrastiveLoss(average="balanced", **kw),
+    "contrastive hinge": lambda **kw: ContrastiveLoss(1.0, average="balanced", form="hinge", **kw),
+    "contrastive legacy": lambda **kw: ContrastiveLoss(1.0, form="legacy", **kw),
     "contrastive cosine": lambda **kw: ContrastiveLoss(0.4, distance="cosine", **kw),
     "semi-hard": lambda **kw: TripletLoss(**kw),
     "semi-hard squared": lambda **kw: TripletLoss(0.2, SemiHard("none"), "squared_euclidean", **kw),
@@ -34,6 +36,7 @@ LOSSES = {
     "hard cosine": lambda **kw: TripletLoss(0.3, "hard", "cosine", average="active", **kw),
     "all": lambda **kw: TripletLoss(0.2, "all", **kw),
     "all soft": lambda **kw: TripletLoss("soft", "all", **kw),
+    "random": lambda **kw: TripletLoss(0.2, "random", **kw),
     "distance-weighted triplets": lambda **kw: TripletLoss(0.2, DistanceWeighted(dimension=4, fallback="uniform"), **kw),
     "n-pair": lambda **kw: NPairLoss(**kw),
     "n-pair ovo": lambda **kw: NPairLoss("ovo", **kw),
@@ -44,6 +47,7 @@ LOSSES = {
     "lifted generalized": lambda **kw: LiftedStructureLoss(0.5, "generalized", **kw),
     "margin": lambda **kw: MarginLoss(**kw),
     "margin all": lambda **kw: MarginLoss(0.3, 1.0, "all", "valid", **kw),
+    "margin random": lambda **kw: MarginLoss(mining="random", **kw),
     "margin uniform": lambda **kw: MarginLoss(mining=DistanceWeighted(0.3, None, "uniform", seed=5), **kw),
     "multi-similarity": lambda **kw: MultiSimilarityLoss(**kw),
     "circle": lambda **kw: CircleLoss(**kw),
@@ -191,6 +195,7 @@ def test_labels_are_exact_through_fit(make, jit):
     "semi-hard",
     "hard cosine",
     "all soft",
+    "random",
     "n-pair",
     "n-pair all",
     "n-pair ovo all",
@@ -303,7 +308,7 @@ def test_bad_input_is_refused_with_a_reason(make):
         make()(y.astype(str), x)
     with pytest.raises(ValueError, match="12 labels and y_pred 11 embeddings"):
         make()(y, x[:11])
-    with pytest.raises(ValueError, match=r"y_true has shape \(12, 4\).*argmax"):
+    with pytest.raises(ValueError, match=r"y_true has shape \(12, 4\).*argmax.*tf\.bool"):
         make()(np.eye(4)[y], x)
     with pytest.raises(ValueError, match=r"y_pred has shape \(12, 2, 2\).*\[B, D\]"):
         make()(y, x.reshape(12, 2, 2))

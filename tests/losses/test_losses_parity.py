@@ -59,6 +59,25 @@ def test_addons_hard(addons, distance, margin):
     assert_same(TripletLoss(margin, "hard", distance), theirs, y, x)
 
 
+@pytest.mark.parametrize(
+    ("margin", "value", "rows", "norm"),
+    [
+        (1.0, 1.852996591, [[-0.112218606, 0.133513556, 0.049572045], [0.044613403, -0.110862526, -0.17717502]], 0.580719089),
+        (0.7, 1.642398211, [[-0.112218606, 0.133513556, 0.049572045], [-0.124292259, -0.127288715, -0.152508705]], 0.641889555),
+    ],
+)
+def test_pytorch_metric_learning_contrastive(margin, value, rows, norm):
+    # Of pytorch-metric-learning 2.9: ContrastiveLoss(neg_margin=margin)(x, y), which normalises x, in float64; the value, the
+    # gradient by the first two rows of x, and the norm of the whole gradient.
+    x = np.random.default_rng(0).standard_normal((10, 3))
+    y = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3, 4])
+    loss = ContrastiveLoss(margin, form="hinge", average="balanced")
+    found, gradient = value_and_gradient(lambda y, x: loss(y, tf.math.l2_normalize(x, 1)), y, x)
+    assert found == pytest.approx(value, abs=1e-8)
+    np.testing.assert_allclose(gradient[:2], rows, atol=1e-8)
+    assert np.linalg.norm(gradient) == pytest.approx(norm, abs=1e-8)
+
+
 def test_addons_contrastive(addons):
     # Theirs takes distances, has 1 = similar, and no 1/2.
     rng = np.random.default_rng(0)

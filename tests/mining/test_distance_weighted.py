@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfdml.losses import TripletLoss
-from tfdml.mining import DistanceWeighted
+from tfdml.mining import DistanceWeighted, Pairs
 
 
 def sphere(b, d, seed=0):
@@ -16,11 +16,12 @@ def sphere(b, d, seed=0):
 
 
 def steps(miner, d, labels, dimension, times):
-    """How often each negative is drawn by each anchor, step by step; the steps differ in their content only."""
+    """How often each negative is drawn by each anchor, step by step; the steps differ in their embeddings only."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
     def step(content):
-        return miner.sums_in(tf.constant(d), tf.constant(labels), lambda x: (x, tf.ones_like(x)), dimension, content).slopes
+        pairs = Pairs.within(labels, tf.fill([len(labels), dimension], content))
+        return miner.sums(tf.constant(d), pairs, lambda x: (x, tf.ones_like(x))).slopes
 
     return [np.maximum(0, -step(float(i)).numpy()) for i in range(times)]
 
@@ -123,22 +124,22 @@ def test_the_same_under_xla():
     miner = DistanceWeighted(seed=3)
 
     def slopes(d, y, x):
-        return miner.sums_in(d, y, lambda x: (x, tf.ones_like(x)), 5, x).slopes
+        return miner.sums(d, Pairs.within(y, x), lambda x: (x, tf.ones_like(x))).slopes
 
     np.testing.assert_array_equal(slopes(d, labels, x), tf.function(slopes, jit_compile=True)(d, labels, x))
 
 
 def test_as_the_miner_of_a_triplet_loss():
     labels, x = np.repeat(np.arange(5), 3), sphere(15, 4)
-    loss = TripletLoss(0.5, DistanceWeighted(dimension=4), average="valid")
-    d = oracles.distances(x)
-    slopes = loss.mining.sums(tf.constant(d), tf.constant(labels), lambda x: (x, tf.ones_like(x))).slopes
+    loss = TripletLoss(0.5, DistanceWeighted(), average="valid")
+    d = tf.constant(oracles.distances(x))
+    slopes = loss.mining.sums(d, Pairs.within(labels, x), lambda x: (x, tf.ones_like(x))).slopes
     assert (slopes.numpy() < 0).any()
     value = float(loss(labels, x))
     assert 0 < value < 0.5 + 2
-    assert float(loss(labels, x)) == value
+    assert float(loss(labels, x)) == value == float(TripletLoss(0.5, DistanceWeighted(dimension=4))(labels, x))
     with pytest.raises(ValueError, match=r"dimension=None.*DistanceWeighted\(dimension=128\)"):
-        TripletLoss(0.2, DistanceWeighted())(labels, x)
+        DistanceWeighted().sums(d, labels, lambda x: (x, tf.ones_like(x)))
 
 
 def test_serialises():
@@ -163,3 +164,11 @@ def test_serialises():
 def test_bad_options_are_refused_with_a_reason(options, message):
     with pytest.raises(ValueError, match=message):
         DistanceWeighted(**options)
+
+
+@pytest.mark.parametrize(("dimension", "distance", "log_ratio"), [(64, 1.4, -45.3), (128, 1.2, -86.45), (128, 1.4, -91.7)])
+def test_weights_of_far_negatives_beside_those_at_one_half(dimension, distance, log_ratio):
+    d = np.full((3, 3), distance)
+    d[0, 1] = 0.5
+    chances = DistanceWeighted(upper=None).probabilities(d, [0, 1, 2], dimension).numpy()
+    assert np.log(chances[0, 2] / chances[0, 1]) == pytest.approx(log_ratio, abs=0.05)

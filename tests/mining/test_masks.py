@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tfdml.mining import ClassGroups, negative_mask, positive_mask, same_class_mask
+from tfdml.mining.masks import ClassPairs
 
 LAYOUTS = [
     [3],
@@ -39,3 +40,25 @@ def test_groups_of_other_types(dtype):
 
 def test_groups_of_an_empty_batch():
     assert ClassGroups.of(np.zeros(0, np.int64)).size.shape == (0,)
+
+
+@pytest.mark.parametrize("labels", LAYOUTS)
+def test_groups_number_every_negative_once(labels):
+    groups = ClassGroups.of(tf.constant(labels, tf.int64))
+    for i, a in enumerate(labels):
+        others = [j for j, b in enumerate(labels) if b != a]
+        assert [int(groups.negative(n)[i]) for n in range(len(others))] == others
+
+
+@pytest.mark.parametrize("labels", [*LAYOUTS, [2] * 7, [1, 2, 1, 1, 2, 1, 1, 3]])
+def test_pairs_of_each_class_in_the_order_of_the_batch(labels):
+    pairs = ClassPairs.of(tf.constant(labels, tf.int64))
+    assert pairs.first.shape == ((len(labels) + 1) // 2,)
+    expected, waiting = [], {}
+    for i, label in enumerate(labels):
+        if label in waiting:
+            expected.append((waiting.pop(label), i, label))
+        else:
+            waiting[label] = i
+    found = zip(*(part.numpy().tolist() for part in (pairs.first, pairs.second, pairs.labels, pairs.exists)), strict=True)
+    assert [(a, p, y) for a, p, y, exists in found if exists] == sorted(expected)

@@ -3,6 +3,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from losses_helpers import TOY, TOY_LABELS
 
 from tfdml.mining import TRIPLET_MINERS, All, Hard, SemiHard, TripletMiner, triplet_miner
 from tfdml.mining.base import SLOTS
@@ -121,9 +122,17 @@ def test_names():
 
 
 def test_bad_input_is_refused_with_a_reason():
-    with pytest.raises(ValueError, match=r"mining='hardest'.*'semi_hard', 'hard', 'all'"):
+    with pytest.raises(ValueError, match=r"mining='hardest'.*'semi_hard', 'hard', 'all', 'random'"):
         triplet_miner("hardest")
     with pytest.raises(TypeError, match="mining=3"):
         triplet_miner(3)
     with pytest.raises(ValueError, match=r"fallback='nearest'.*'farthest', 'hardest', 'none'"):
         SemiHard("nearest")
+
+
+def test_hard_on_the_toy_set():
+    d = oracles.distances(TOY)
+    choice = Hard().choose(d, TOY_LABELS)
+    near, far = 0.894427, 1.414214
+    np.testing.assert_allclose(d[np.arange(6), choice.positives], [0.632456] * 6, atol=1e-6)
+    np.testing.assert_allclose(d[np.arange(6), choice.negatives], [far, near, near, near, near, far], atol=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfdml.losses.base import EmbeddingLoss
+from tfdml.losses.base import EmbeddingLoss, PairLoss
 from tfdml.losses.circle import CircleLoss
 from tfdml.losses.contrastive import ContrastiveLoss
 from tfdml.losses.lifted_structure import LiftedStructureLoss
@@ -11,6 +11,7 @@ from tfdml.losses.multi_similarity import MultiSimilarityLoss
 from tfdml.losses.n_pair import NPairLoss
 from tfdml.losses.nt_xent import NTXentLoss, SupConLoss
 from tfdml.losses.triplet import TripletLoss
+from tfdml.losses.two_tower import TwoTowerLoss
 
 __all__ = [
     "CircleLoss",
@@ -21,6 +22,8 @@ __all__ = [
     "MultiSimilarityLoss",
     "NPairLoss",
     "NTXentLoss",
+    "PairLoss",
     "SupConLoss",
     "TripletLoss",
+    "TwoTowerLoss",
 ]

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
+from tfdml.losses.base import PairLoss, attach_slopes, mean_over
 from tfdml.losses.log_sums import log_sum_exp
-from tfdml.mining import negative_mask, positive_mask
+from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class CircleLoss(EmbeddingLoss):
+class CircleLoss(PairLoss):
     """Sets all positives of an anchor against all its negatives, each pulled the harder the farther it is from its optimum.
 
     log(1 + sum over n of e^(gamma w_n (s_n - margin)) * sum over p of e^(-gamma w_p (s_p - 1 + margin)))
@@ -55,16 +55,15 @@ class CircleLoss(EmbeddingLoss):
         check_positive("gamma", gamma)
         self.margin, self.gamma = margin, gamma
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric="cosine")
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references, "cosine")
         d = tf.stop_gradient(distances)
-        positive, negative = positive_mask(labels), negative_mask(labels)
         # In distances, s = 1 - d.
         weights_p = self.gamma * tf.nn.relu(d + self.margin)
         weights_n = self.gamma * tf.nn.relu(1.0 + self.margin - d)
-        far = log_sum_exp(weights_p * (d - self.margin), positive)
-        near = log_sum_exp(weights_n * (1.0 - self.margin - d), negative)
-        valid = tf.cast(tf.reduce_any(positive, 1) & tf.reduce_any(negative, 1), d.dtype)
+        far = log_sum_exp(weights_p * (d - self.margin), pairs.positive)
+        near = log_sum_exp(weights_n * (1.0 - self.margin - d), pairs.negative)
+        valid = tf.cast(pairs.complete, d.dtype)
         x = far.value + near.value
         slopes = (valid * tf.sigmoid(x))[:, None] * (far.weights * weights_p - near.weights * weights_n)
         return mean_over(attach_slopes(distances, valid * tf.nn.softplus(x), slopes), tf.reduce_sum(valid))

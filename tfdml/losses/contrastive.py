@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -10,12 +10,12 @@ import tensorflow as tf
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
 from tfdml.distances import as_float
-from tfdml.losses.base import EmbeddingLoss, as_labels, attach_slopes, mean_over
-from tfdml.mining import ClassGroups, same_class_mask
+from tfdml.losses.base import PairLoss, as_labels, attach_slopes, mean_over
+from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class ContrastiveLoss(EmbeddingLoss):
+class ContrastiveLoss(PairLoss):
     """Pulls positive pairs together, and pushes negative pairs apart until a margin lies between them.
 
     positive pair: 1/2 d^2        negative pair: 1/2 [margin - d]_+^2
@@ -31,17 +31,26 @@ class ContrastiveLoss(EmbeddingLoss):
     pair. `y_true` is `[B]`, the paper's Y: **0 = similar, 1 = dissimilar** (`similar_label=1` turns it round, for labels
     made for TensorFlow Addons or Caffe, where 1 = similar), or `[B, 2]`, the labels of both items.
 
-    Elsewhere the same name means other things: TensorFlow Addons takes distances as `y_pred`, has 1 = similar and no 1/2;
-    pytorch-metric-learning has neither the squares nor the 1/2.
+    Elsewhere the same name means other things, some of which `form` offers:
+
+    | `form` | positive pair | negative pair | |
+    |---|---|---|---|
+    | `"squared"` | 1/2 d^2 | 1/2 [margin - d]_+^2 | the paper; Caffe; twice this: TensorFlow Addons |
+    | `"legacy"` | 1/2 d^2 | 1/2 [margin - d^2]_+ | Caffe's `legacy_version` |
+    | `"hinge"` | d | [margin - d]_+ | pytorch-metric-learning, with `average="balanced"` |
+
+    TensorFlow Addons takes distances as `y_pred`; it and Caffe call a similar pair 1.
 
     Args:
-        margin: beyond this distance a negative pair has no loss. In units of `distance`.
+        margin: beyond this distance a negative pair has no loss. In units of `distance`; of its square for `form="legacy"`.
         pairs: `"batch"` or `"explicit"`.
         distance: `"euclidean"` (the paper's), `"squared_euclidean"` or `"cosine"`. It takes the place of d above.
         average: `"pairs"`: the paper's sum, over the number of pairs. `"balanced"`: the mean over positive pairs plus the mean
             over those negative pairs that lie inside the margin. In P x K batches of normalised embeddings `"pairs"` trains
             better, with a margin well below the distance of random embeddings. Its value is small, since most pairs are
             negative and far apart; an optimiser like Adam does not mind, plain SGD needs a larger learning rate.
+        form: `"squared"` (the paper's), `"legacy"` or `"hinge"`. `"hinge"` pulls and pushes all pairs alike, however far they
+            are, and goes well with a margin of 1 on normalised embeddings.
         similar_label: what `y_true` says of a similar pair, 0 or 1. For `pairs="explicit"` with `[B]` labels only.
         reduction: see `EmbeddingLoss`.
         name: name of the loss.
@@ -68,6 +77,7 @@ class ContrastiveLoss(EmbeddingLoss):
         pairs: str = "batch",
         distance: str = "euclidean",
         average: str = "pairs",
+        form: str = "squared",
         similar_label: int = 0,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = "contrastive_loss",
@@ -78,12 +88,32 @@ class ContrastiveLoss(EmbeddingLoss):
         self.pairs = check_choice("pairs", pairs, ("batch", "explicit"))
         self.distance = check_choice("distance", distance, _distances.METRICS)
         self.average = check_choice("average", average, ("pairs", "balanced"))
+        self.form = check_choice("form", form, ("squared", "legacy", "hinge"))
         if similar_label not in (0, 1):
             raise ValueError(f"similar_label={similar_label!r}: expected 0 (the paper's) or 1 (TensorFlow Addons', Caffe's).")
         self.similar_label = similar_label
 
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        return (self._explicit if self.pairs == "explicit" else self._batch)(labels, embeddings)
+        return (self._explicit if self.pairs == "explicit" else super().per_anchor)(labels, embeddings)
+
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        if self.pairs == "explicit":
+            raise ValueError(
+                "pairs='explicit' is for pairs that come with the data, and cannot compare anchors with references. "
+                "Use ContrastiveLoss(pairs='batch')."
+            )
+        distances = _distances.pairwise_distances(anchors, references, self.distance)
+        d, dtype = tf.stop_gradient(distances), distances.dtype
+        terms = self._terms(d, tf.cast(pairs.positive, dtype), tf.cast(pairs.negative, dtype))
+        positives = tf.cast(tf.reduce_sum(pairs.positive_count), dtype)
+        if self.average == "pairs":
+            positives = negatives = positives + tf.cast(tf.reduce_sum(pairs.negative_count), dtype)
+        else:
+            negatives = tf.reduce_sum(tf.sign(terms.push))
+        ones = tf.ones_like(d[:, 0])
+        weight_p, weight_n = mean_over(ones, positives), mean_over(ones, negatives)
+        values = weight_p * tf.reduce_sum(terms.pull, 1) + weight_n * tf.reduce_sum(terms.push, 1)
+        return attach_slopes(distances, values, weight_p[:, None] * terms.pull_slope - weight_n[:, None] * terms.push_slope)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -91,37 +121,29 @@ class ContrastiveLoss(EmbeddingLoss):
             "pairs": self.pairs,
             "distance": self.distance,
             "average": self.average,
+            "form": self.form,
             "similar_label": self.similar_label,
             **super().get_config(),
         }
 
-    def _batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric=self.distance)
-        d, dtype = tf.stop_gradient(distances), distances.dtype
-        # An item beside itself is 0 apart: as a positive pair it adds nothing, and needs no mask.
-        same = tf.cast(same_class_mask(labels), dtype)
-        stretch = d * same
-        gap = tf.nn.relu((self.margin - self.margin * same) - d)
-        if self.average == "pairs":
-            batch = tf.cast(tf.shape(labels)[0], dtype)
-            positives = negatives = batch * (batch - 1.0)
-        else:
-            positives = tf.reduce_sum(tf.cast(ClassGroups.of(labels).size - 1, dtype))
-            negatives = tf.reduce_sum(tf.sign(gap))
-        ones = tf.ones_like(d[:, 0])
-        weight_p, weight_n = mean_over(ones, positives)[:, None], mean_over(ones, negatives)[:, None]
-        values = 0.5 * tf.reduce_sum(weight_p * tf.square(stretch) + weight_n * tf.square(gap), 1)
-        return attach_slopes(distances, values, weight_p * stretch - weight_n * gap)
-
     def _explicit(self, similar: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         d = _distances.paired_distances(embeddings[:, 0], embeddings[:, 1], self.distance)
         positive = tf.cast(similar, d.dtype)
-        gap = tf.nn.relu(self.margin - d) * (1.0 - positive)
-        stretch_terms, gap_terms = 0.5 * positive * tf.square(d), 0.5 * tf.square(gap)
-        if self.average == "balanced":
-            active = tf.reduce_sum(tf.sign(tf.stop_gradient(gap)))
-            return mean_over(stretch_terms, tf.reduce_sum(positive)) + mean_over(gap_terms, active)
-        return stretch_terms + gap_terms
+        terms = self._terms(d, positive, 1.0 - positive)
+        if self.average == "pairs":
+            return terms.pull + terms.push
+        active = tf.reduce_sum(tf.sign(tf.stop_gradient(terms.push)))
+        return mean_over(terms.pull, tf.reduce_sum(positive)) + mean_over(terms.push, active)
+
+    def _terms(self, d: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> _Terms:
+        """What each pair adds, where `positive` and `negative` are 1; differentiable."""
+        stretch = d * positive
+        gap = tf.nn.relu(self.margin - (tf.square(d) if self.form == "legacy" else d)) * negative
+        if self.form == "hinge":
+            return _Terms(stretch, positive, gap, tf.sign(gap))
+        if self.form == "legacy":
+            return _Terms(0.5 * tf.square(stretch), stretch, 0.5 * gap, d * tf.sign(gap))
+        return _Terms(0.5 * tf.square(stretch), stretch, 0.5 * tf.square(gap), gap)
 
     def _prepare(self, y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self.pairs == "batch":
@@ -137,3 +159,12 @@ class ContrastiveLoss(EmbeddingLoss):
             return tf.equal(as_labels(labels[:, 0]), as_labels(labels[:, 1])), embeddings
         flags = as_labels(labels)
         return tf.equal(flags, tf.cast(self.similar_label, flags.dtype)), embeddings
+
+
+class _Terms(NamedTuple):
+    """The loss of each pair as a positive and as a negative one, and by how much these grow and fall with the distance."""
+
+    pull: tf.Tensor
+    pull_slope: tf.Tensor
+    push: tf.Tensor
+    push_slope: tf.Tensor

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
+from tfdml.losses.base import PairLoss, attach_slopes, mean_over
 from tfdml.losses.log_sums import log_sum_exp
-from tfdml.mining import negative_mask, positive_mask
+from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class LiftedStructureLoss(EmbeddingLoss):
+class LiftedStructureLoss(PairLoss):
     """Sets every positive pair against all negatives of both its items, smoothly: near negatives weigh most.
 
     `variant="original"`, over the set P of (unordered) positive pairs of the batch:
@@ -33,6 +33,8 @@ class LiftedStructureLoss(EmbeddingLoss):
 
     Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person Re-Identification", 2017 (L_LG; the paper has the sum). It
     uses all positives of an anchor at once, where the original goes pair by pair.
+
+    In `between`, the negatives of a reference are the anchors of other labels.
 
     Both papers use plain Euclidean distances between embeddings that are not normalised. Memory and time are O(B^2).
 
@@ -68,23 +70,26 @@ class LiftedStructureLoss(EmbeddingLoss):
         self.variant = check_choice("variant", variant, ("original", "generalized"))
         self.distance = check_choice("distance", distance, _distances.METRICS)
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric=self.distance)
-        return (self._original if self.variant == "original" else self._generalized)(labels, distances)
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references, self.distance)
+        if self.variant == "generalized":
+            return self._generalized(pairs, distances)
+        return self._original(pairs, distances, symmetric=references is None)
 
     def get_config(self) -> dict[str, Any]:
         return {"margin": self.margin, "variant": self.variant, "distance": self.distance, **super().get_config()}
 
-    def _original(self, labels: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+    def _original(self, pairs: Pairs, distances: tf.Tensor, symmetric: bool) -> tf.Tensor:
         d = tf.stop_gradient(distances)
-        near = log_sum_exp(self.margin - d, negative_mask(labels))
-        positive = positive_mask(labels)
-        one, other = near.value[:, None], near.value[None, :]
-        # log(e^one + e^other), so that few matrices are alive at a time.
-        both = one + tf.nn.softplus(other - one)
+        positive, negative = pairs.positive, pairs.negative
+        of_anchors = log_sum_exp(self.margin - d, negative)
+        of_references = of_anchors if symmetric else log_sum_exp(self.margin - tf.transpose(d), tf.transpose(negative))
+        one, other = of_anchors.value[:, None], of_references.value[None, :]
+        # log(e^one + e^other), either of which may be of no negatives at all: near the lowest number that there is.
+        both = tf.maximum(one, other) + tf.nn.softplus(-tf.abs(other - one))
         hinge = tf.where(positive, tf.nn.relu(both + d), tf.zeros([], d.dtype))
         values = 0.5 * tf.reduce_sum(tf.square(hinge), 1)
-        pairs = tf.cast(tf.math.count_nonzero(positive), d.dtype)
+        count = tf.cast(tf.reduce_sum(pairs.positive_count), d.dtype)
 
         @tf.custom_gradient
         def attached(_: tf.Tensor) -> Any:
@@ -92,18 +97,23 @@ class LiftedStructureLoss(EmbeddingLoss):
                 to_pair = g[:, None] * hinge
                 # J_ij moves with the negatives of i by this share, and with those of j by the rest.
                 to_one = to_pair * tf.sigmoid(one - other)
-                to_near = tf.reduce_sum(to_one, 1) + tf.reduce_sum(to_pair - to_one, 0)
-                return to_pair - to_near[:, None] * near.weights
+                to_anchors, to_references = tf.reduce_sum(to_one, 1), tf.reduce_sum(to_pair - to_one, 0)
+                if symmetric:
+                    return to_pair - (to_anchors + to_references)[:, None] * of_anchors.weights
+                return (
+                    to_pair
+                    - to_anchors[:, None] * of_anchors.weights
+                    - tf.transpose(to_references[:, None] * of_references.weights)
+                )
 
             return tf.identity(values), gradient
 
-        return mean_over(attached(distances), pairs)
+        return mean_over(attached(distances), count)
 
-    def _generalized(self, labels: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+    def _generalized(self, pairs: Pairs, distances: tf.Tensor) -> tf.Tensor:
         d = tf.stop_gradient(distances)
-        positive, negative = positive_mask(labels), negative_mask(labels)
-        far, near = log_sum_exp(d, positive), log_sum_exp(self.margin - d, negative)
-        valid = tf.cast(tf.reduce_any(positive, 1) & tf.reduce_any(negative, 1), d.dtype)
+        far, near = log_sum_exp(d, pairs.positive), log_sum_exp(self.margin - d, pairs.negative)
+        valid = tf.cast(pairs.complete, d.dtype)
         values = valid * tf.nn.relu(far.value + near.value)
         slopes = tf.sign(values)[:, None] * (far.weights - near.weights)
         return mean_over(attach_slopes(distances, values, slopes), tf.reduce_sum(valid))

@@ -32,15 +32,25 @@ def log_sum_exp(x: tf.Tensor, kept: tf.Tensor) -> LogSum:
     return LogSum(value, terms * tf.math.reciprocal_no_nan(total)[:, None])
 
 
-def log_one_plus_sum_exp(x: tf.Tensor, kept: tf.Tensor) -> LogSum:
+def log_one_plus_sum_exp(x: tf.Tensor, kept: tf.Tensor, largest: float | None = None) -> LogSum:
     """log(1 + sum of e^x over the kept entries of each row): 0 if there are none.
+
+    If x is known to be at most `largest`, and that is small, no maximum has to be found.
 
     >>> log_one_plus_sum_exp(tf.constant([[900.0, 5.0]]), tf.constant([[True, False]])).value.numpy().tolist()
     [900.0]
     """
+    if largest is not None and largest < _SAFE:
+        terms = tf.exp(tf.where(kept, x, tf.constant(x.dtype.min, x.dtype)))
+        total = 1.0 + tf.reduce_sum(terms, 1)
+        return LogSum(tf.math.log(total), terms / total[:, None])
     top, terms = _shifted(x, kept, 0.0)
     total = tf.exp(-top) + tf.reduce_sum(terms, 1)
     return LogSum(top + tf.math.log(total), terms / total[:, None])
+
+
+# A sum of a million times e to this is still finite in float32.
+_SAFE = 70.0
 
 
 def _shifted(x: tf.Tensor, kept: tf.Tensor, least: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,20 +9,19 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import EmbeddingLoss, mean_over
+from tfdml.losses.base import PairLoss, mean_over
 from tfdml.mining import (
     TRIPLET_MINERS,
     All,
     DistanceWeighted,
+    Pairs,
     TripletMiner,
-    negative_mask,
-    positive_mask,
     triplet_miner,
 )
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class MarginLoss(EmbeddingLoss):
+class MarginLoss(PairLoss):
     """Keeps positive pairs nearer than a boundary beta and negative pairs farther, each by a margin alpha.
 
     positive pair: [alpha + d - beta]_+        negative pair: [alpha + beta - d]_+
@@ -34,8 +33,8 @@ class MarginLoss(EmbeddingLoss):
     - `"distance_weighted"`: every ordered positive pair, and for each a negative of its anchor drawn so that all distances are
       equally likely (`tfdml.mining.DistanceWeighted`): the paper's.
     - `"all"`: every pair of the batch, once from each of its ends.
-    - `"semi_hard"`, `"hard"`, or any other `tfdml.mining.TripletMiner`: the positive and the negative pair of every triplet
-      that it chooses.
+    - `"semi_hard"`, `"hard"`, `"random"`, or any other `tfdml.mining.TripletMiner`: the positive and the negative pair of every
+      triplet that it chooses.
 
     The paper has the sum; its published code divides by the number of pairs whose loss is above zero, as is done here, and
     trains with beta = 1.2 as the start of a learned boundary for each class.
@@ -43,8 +42,8 @@ class MarginLoss(EmbeddingLoss):
     Args:
         alpha: the margin, > 0.
         beta: the boundary, > 0.
-        mining: `"distance_weighted"`, `"all"`, `"semi_hard"`, `"hard"` or a `tfdml.mining.TripletMiner`, for example
-            `tfdml.mining.DistanceWeighted(upper=None, seed=3)`.
+        mining: `"distance_weighted"`, `"all"`, `"semi_hard"`, `"hard"`, `"random"` or a `tfdml.mining.TripletMiner`, for
+            example `tfdml.mining.DistanceWeighted(upper=None, seed=3)`.
         average: `"active"`: the mean over pairs with a loss above zero. `"valid"`: over all chosen pairs.
         reduction: see `EmbeddingLoss`.
         name: name of the loss.
@@ -79,12 +78,12 @@ class MarginLoss(EmbeddingLoss):
         self.mining = pair_miner(mining)
         self.average = check_choice("average", average, ("active", "valid"))
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings)
-        positives, negatives = chosen_pairs(self.mining, labels, embeddings, distances)
-        values, active = margin_terms(distances, positives, negatives, self.alpha, self.beta)
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references)
+        counts = chosen_pairs(self.mining, pairs, anchors, distances)
+        values, active = margin_terms(distances, counts, self.alpha, self.beta)
         if self.average == "valid":
-            active = tf.reduce_sum(positives + negatives, 1)
+            active = tf.reduce_sum(tf.abs(counts), 1)
         return mean_over(values, tf.reduce_sum(active))
 
     def get_config(self) -> dict[str, Any]:
@@ -105,42 +104,35 @@ def pair_miner(mining: Any) -> TripletMiner:
     return triplet_miner(mining)
 
 
-def chosen_pairs(
-    mining: TripletMiner, labels: tf.Tensor, embeddings: tf.Tensor, distances: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """How many times each positive pair and each negative pair of the batch counts, by `pair_miner`'s rules.
+def chosen_pairs(mining: TripletMiner, labels: Any, embeddings: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
+    """How many times each pair counts, by `pair_miner`'s rules: above 0 for a positive pair, below 0 for a negative one.
 
     Args:
         mining: a miner.
-        labels: `[B]`.
-        embeddings: `[B, D]`, normalised.
-        distances: `[B, B]`, their Euclidean distances.
+        labels: `[B]`, or `tfdml.mining.Pairs`.
+        embeddings: `[B, D]`, the anchors, normalised.
+        distances: `[B, M]`, their Euclidean distances from the references; from each other, within a batch.
 
     Returns:
-        Two matrices `[B, B]` of floats, without gradient: row = anchor.
+        `[B, M]` floats that are whole numbers, without gradient: row = anchor.
     """
     distances = tf.stop_gradient(distances)
-    positives = tf.cast(positive_mask(labels), distances.dtype)
+    pairs = labels if isinstance(labels, Pairs) else Pairs.within(labels, tf.stop_gradient(embeddings))
     if isinstance(mining, All):
-        return positives, tf.cast(negative_mask(labels), distances.dtype)
+        return tf.cast(pairs.positive, distances.dtype) - tf.cast(pairs.negative, distances.dtype)
+    counts = mining.sums(distances, pairs, _one_for_each).slopes
     if isinstance(mining, DistanceWeighted):
         # Positives count even where no negative could be drawn: at the start, when all items are far apart, that is common.
-        dimension = mining.dimension or tf.shape(embeddings)[1]
-        sums = mining.sums_in(distances, labels, _one_for_each, dimension, tf.stop_gradient(embeddings))
-        return positives, tf.nn.relu(-sums.slopes)
-    slopes = mining.sums(distances, labels, _one_for_each).slopes
-    return tf.nn.relu(slopes), tf.nn.relu(-slopes)
+        counts = tf.where(pairs.positive, tf.ones([], counts.dtype), counts)
+    return counts
 
 
-def margin_terms(
-    distances: tf.Tensor, positives: tf.Tensor, negatives: tf.Tensor, alpha: float, beta: Any
-) -> tuple[tf.Tensor, tf.Tensor]:
+def margin_terms(distances: tf.Tensor, counts: tf.Tensor, alpha: float, beta: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """The margin loss of each anchor, summed over its pairs. Differentiable by the distances and by beta.
 
     Args:
-        distances: `[B, B]`.
-        positives: `[B, B]` how many times each positive pair counts.
-        negatives: `[B, B]` the same for negative pairs.
+        distances: `[B, M]`.
+        counts: `[B, M]` how many times each pair counts, as `chosen_pairs` has it.
         alpha: the margin.
         beta: the boundary: a number, or `[B]`, one for each anchor.
 
@@ -151,16 +143,16 @@ def margin_terms(
     beta = tf.cast(beta, distances.dtype) if tf.is_tensor(beta) else tf.convert_to_tensor(beta, distances.dtype)
     beta = tf.broadcast_to(beta, tf.shape(distances)[:1])
     beyond = tf.stop_gradient(distances) - tf.stop_gradient(beta)[:, None]
-    pull, push = tf.nn.relu(alpha + beyond), tf.nn.relu(alpha - beyond)
-    values = tf.reduce_sum(positives * pull + negatives * push, 1)
-    active_p, active_n = positives * tf.sign(pull), negatives * tf.sign(push)
-    slopes = active_p - active_n
+    # count * [alpha + beyond]_+ of positive pairs, and count * [alpha - beyond]_+ of negative ones.
+    terms = tf.nn.relu(alpha * tf.abs(counts) + counts * beyond)
+    slopes = counts * tf.sign(terms)
+    values = tf.reduce_sum(terms, 1)
 
     @tf.custom_gradient
     def attached(*_: tf.Tensor) -> Any:
         return tf.identity(values), lambda g: (g[:, None] * slopes, -g * tf.reduce_sum(slopes, 1))
 
-    return attached(distances, beta), tf.reduce_sum(active_p + active_n, 1)
+    return attached(distances, beta), tf.reduce_sum(tf.abs(slopes), 1)
 
 
 def _one_for_each(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

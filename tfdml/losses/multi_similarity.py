@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes
+from tfdml.losses.base import PairLoss, attach_slopes
 from tfdml.losses.log_sums import log_one_plus_sum_exp
-from tfdml.mining import negative_mask, positive_mask
+from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class MultiSimilarityLoss(EmbeddingLoss):
+class MultiSimilarityLoss(PairLoss):
     """Weighs every pair by its own similarity and by how it compares with the anchor's other pairs.
 
     mean over anchors of   1/alpha * log(1 + sum over positives p of e^(-alpha (s_ap - base)))
@@ -64,10 +64,10 @@ class MultiSimilarityLoss(EmbeddingLoss):
             check_positive("epsilon", epsilon, allow_zero=True)
         self.alpha, self.beta, self.base, self.epsilon = alpha, beta, base, epsilon
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric="cosine")
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references, "cosine")
         similarities = 1.0 - tf.stop_gradient(distances)
-        positive, negative = positive_mask(labels), negative_mask(labels)
+        positive, negative = pairs.positive, pairs.negative
         if self.epsilon is not None:
             # Beyond any similarity, on the side where nothing is left if there is no positive, or no negative.
             least = tf.reduce_min(tf.where(positive, similarities, 9.0), 1, keepdims=True)
@@ -75,8 +75,8 @@ class MultiSimilarityLoss(EmbeddingLoss):
             positive &= similarities < most + self.epsilon
             negative &= similarities > least - self.epsilon
         above = similarities - self.base
-        pull = log_one_plus_sum_exp(-self.alpha * above, positive)
-        push = log_one_plus_sum_exp(self.beta * above, negative)
+        pull = log_one_plus_sum_exp(-self.alpha * above, positive, self.alpha * (1.0 + self.base))
+        push = log_one_plus_sum_exp(self.beta * above, negative, self.beta * (1.0 - self.base))
         values = pull.value / self.alpha + push.value / self.beta
         # By the distances, which fall as similarities grow.
         return attach_slopes(distances, values, pull.weights - push.weights)

@@ -8,13 +8,15 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
+from tfdml.losses.base import PairLoss, attach_slopes, mean_over
 from tfdml.losses.log_sums import log_sum_exp
-from tfdml.mining import All, ClassGroups, negative_mask, positive_mask
+from tfdml.mining import All, Pairs, negative_mask
+from tfdml.mining.masks import ClassPairs
+from tfdml.mining.pairs import is_multi_hot
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class NPairLoss(EmbeddingLoss):
+class NPairLoss(PairLoss):
     """Sets every anchor's positive against one negative of each other class of the batch at once.
 
     variant="mc":   mean over i of log(1 + sum over j != i of e^(f_i . f_j+ - f_i . f_i+)) + l2 * mean |f|^2
@@ -34,7 +36,8 @@ class NPairLoss(EmbeddingLoss):
     weights of other items do nothing.
 
     `positives="all"`: every item is an anchor, with each of its positives in turn, against all items of other classes. Not the
-    paper's; for batches with several examples per class.
+    paper's; for batches with several examples per class, for items with several labels, and for `between`, where the penalty is
+    that of the anchors.
 
     Args:
         variant: `"mc"` (multi-class) or `"ovo"` (one against one).
@@ -70,76 +73,89 @@ class NPairLoss(EmbeddingLoss):
         self.positives = check_choice("positives", positives, ("one", "all"))
 
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        return (self._pairs if self.positives == "one" else self._every_positive)(labels, embeddings)
+        if self.positives == "all":
+            return super().per_anchor(labels, embeddings)
+        if is_multi_hot(labels):
+            raise ValueError(
+                f"y_true has shape {tuple(labels.shape)}: positives='one' makes one pair after the other of each class, which "
+                "takes one label per item. For items with several labels, use NPairLoss(positives='all')."
+            )
+        return self._pairs(labels, embeddings)
+
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        if self.positives == "one":
+            raise ValueError(
+                "positives='one' makes pairs of the items of one batch, and cannot compare them with references. "
+                "Use NPairLoss(positives='all')."
+            )
+        a, b, scale = _scaled(anchors, anchors if references is None else references)
+        logits = scale * tf.matmul(a, b, transpose_b=True)
+        x = tf.stop_gradient(logits)
+        takes_part = tf.cast(pairs.complete, x.dtype)
+        if self.variant == "mc":
+            values, slopes = each_positive_against_all_negatives(x, pairs)
+        else:
+            # The larger the dot product, the nearer: its negative stands where triplets have a distance.
+            sums = All().sums(-x, pairs, lambda z: (tf.nn.softplus(z), tf.sigmoid(z)))
+            values, slopes = sums.values, -sums.slopes
+        values = mean_over(attach_slopes(logits, values, slopes), positives_that_count(pairs, x.dtype))
+        if self.l2:
+            norms = scale * tf.reduce_sum(tf.square(a), 1)
+            values += mean_over(self.l2 * takes_part * norms, tf.reduce_sum(takes_part))
+        return values
 
     def get_config(self) -> dict[str, Any]:
         return {"variant": self.variant, "l2": self.l2, "positives": self.positives, **super().get_config()}
 
     def _pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        batch = tf.shape(labels)[0]
-        groups = ClassGroups.of(labels)
-        first_of_pair = (groups.rank % 2 == 0) & (groups.rank + 1 < groups.size)
-        # Half of the batch is enough for all anchors, and a shape that XLA knows; places beyond the anchors are masked.
-        anchors = tf.argsort(tf.cast(~first_of_pair, tf.int32), stable=True)[: (batch + 1) // 2]
-        positives = tf.gather(groups.positive(1), anchors)
-        kept = tf.gather(first_of_pair, anchors)
-        negative = negative_mask(tf.gather(labels, anchors)) & kept[:, None] & kept[None, :]
-
-        rows, scale = _scaled(embeddings)
-        a, p = tf.gather(rows, anchors), tf.gather(rows, positives)
+        first, second, exists, of_pair = ClassPairs.of(labels)
+        # Places beyond the last pair are masked.
+        negative = negative_mask(of_pair) & exists[:, None] & exists[None, :]
+        rows, _, scale = _scaled(embeddings, embeddings)
+        a, p = tf.unstack(tf.gather(rows, tf.stack([first, second])))
         logits = scale * tf.matmul(a, p, transpose_b=True)
-        x = tf.stop_gradient(logits)
-        own = tf.linalg.diag_part(x)
         if self.variant == "mc":
-            others = log_sum_exp(x, negative)
-            values = tf.nn.softplus(others.value - own)
-            slopes = tf.sigmoid(others.value - own)
-            slopes_n = slopes[:, None] * others.weights
+            # One's own positive and the negatives; in a row that is masked altogether, the first alone, without any loss.
+            kept_columns = tf.linalg.set_diag(negative, tf.ones_like(exists))
+            logits = tf.where(kept_columns, logits, tf.constant(logits.dtype.min / 2, logits.dtype))
+            values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.range(tf.shape(first)[0]), logits=logits)
         else:
+            x = tf.stop_gradient(logits)
+            behind = x - tf.linalg.diag_part(x)[:, None]
             chosen = tf.cast(negative, x.dtype)
-            values = tf.reduce_sum(chosen * tf.nn.softplus(x - own[:, None]), 1)
-            slopes_n = chosen * tf.sigmoid(x - own[:, None])
-            slopes = tf.reduce_sum(slopes_n, 1)
-        values = attach_slopes(logits, values, tf.linalg.set_diag(slopes_n, -slopes))
-        takes_part = tf.cast(tf.reduce_any(negative, 1), x.dtype)
-        norms = 0.5 * scale * (tf.reduce_sum(tf.square(a), 1) + tf.reduce_sum(tf.square(p), 1))
-        values += self.l2 * takes_part * norms
-        return mean_over(tf.math.unsorted_segment_sum(values, anchors, batch), tf.reduce_sum(takes_part))
-
-    def _every_positive(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        rows, scale = _scaled(embeddings)
-        logits = scale * tf.matmul(rows, rows, transpose_b=True)
-        x = tf.stop_gradient(logits)
-        size = ClassGroups.of(labels).size
-        takes_part = tf.cast((size > 1) & (size < tf.shape(size)[0]), x.dtype)
-        pairs = takes_part * tf.cast(size - 1, x.dtype)
-        if self.variant == "mc":
-            values, slopes = each_positive_against_all_negatives(x, labels)
-        else:
-            # The larger the dot product, the nearer: its negative stands where triplets have a distance.
-            sums = All().sums(-x, labels, lambda z: (tf.nn.softplus(z), tf.sigmoid(z)))
-            values, slopes = sums.values, -sums.slopes
-        values = mean_over(attach_slopes(logits, values, slopes), tf.reduce_sum(pairs))
-        norms = scale * tf.reduce_sum(tf.square(rows), 1)
-        return values + mean_over(self.l2 * takes_part * norms, tf.reduce_sum(takes_part))
+            slopes = chosen * tf.sigmoid(behind)
+            values = tf.reduce_sum(chosen * tf.nn.softplus(behind), 1)
+            values = attach_slopes(logits, values, tf.linalg.set_diag(slopes, -tf.reduce_sum(slopes, 1)))
+        takes_part = tf.cast(tf.reduce_any(negative, 1), logits.dtype)
+        if self.l2:
+            values += self.l2 * takes_part * (0.5 * scale * tf.reduce_sum(tf.square(a) + tf.square(p), 1))
+        of_anchors = tf.math.unsorted_segment_sum(values, first, tf.shape(labels)[0])
+        return mean_over(of_anchors, tf.reduce_sum(takes_part))
 
 
-def each_positive_against_all_negatives(x: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def each_positive_against_all_negatives(x: tf.Tensor, pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
     """Sum over the positives p of each anchor a of log(1 + sum over negatives n of e^(x_an - x_ap)), and its slopes by x."""
-    others = log_sum_exp(x, negative_mask(labels))
-    positive = tf.cast(positive_mask(labels), x.dtype)
+    others = log_sum_exp(x, pairs.negative)
+    positive = tf.cast(pairs.positive, x.dtype)
     behind = others.value[:, None] - x
     slopes_p = positive * tf.sigmoid(behind)
     values = tf.reduce_sum(positive * tf.nn.softplus(behind), 1)
     return values, others.weights * tf.reduce_sum(slopes_p, 1)[:, None] - slopes_p
 
 
-def _scaled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows of at most 1 in every component, and the factor that turns their dot products into those of `x`.
+def positives_that_count(pairs: Pairs, dtype: Any) -> tf.Tensor:
+    """How many positive pairs have an anchor with a negative."""
+    return tf.cast(tf.reduce_sum(tf.where(pairs.negative_count > 0, pairs.positive_count, 0)), dtype)
+
+
+def _scaled(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Rows of at most 1 in every component, and the factor that turns their dot products into those of `a` and `b`.
 
     The factor saturates at 1e15, so that the dot products of no batch overflow.
     """
-    largest = tf.stop_gradient(tf.reduce_max(tf.abs(x)))
-    largest = tf.where(largest < 1e-37, tf.ones_like(largest), largest)
-    limit = tf.constant(1e15, x.dtype)
-    return x / largest, tf.minimum(tf.square(tf.minimum(largest, limit)), limit)
+    largest = tf.reduce_max(tf.abs(a))
+    if b is not a:
+        largest = tf.maximum(largest, tf.reduce_max(tf.abs(b)))
+    largest = tf.stop_gradient(tf.maximum(largest, tf.constant(1e-37, a.dtype)))
+    limit = tf.constant(1e15, a.dtype)
+    return a / largest, b / largest, tf.minimum(tf.square(tf.minimum(largest, limit)), limit)

@@ -9,13 +9,13 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
+from tfdml.losses.base import PairLoss, attach_slopes, mean_over
 from tfdml.losses.log_sums import log_sum_exp
-from tfdml.losses.n_pair import each_positive_against_all_negatives
-from tfdml.mining import ClassGroups, positive_mask
+from tfdml.losses.n_pair import each_positive_against_all_negatives, positives_that_count
+from tfdml.mining import Pairs
 
 
-class _TemperatureLoss(EmbeddingLoss):
+class _TemperatureLoss(PairLoss):
     def __init__(self, temperature: float, reduction: str | None, name: str | None) -> None:
         super().__init__(reduction=reduction, name=name)
         check_positive("temperature", temperature)
@@ -59,13 +59,11 @@ class NTXentLoss(_TemperatureLoss):
     ) -> None:
         super().__init__(temperature, reduction, name)
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric="cosine")
-        values, slopes = each_positive_against_all_negatives((1.0 - tf.stop_gradient(distances)) / self.temperature, labels)
-        size = ClassGroups.of(labels).size
-        pairs = tf.where(size < tf.shape(size)[0], size - 1, 0)
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references, "cosine")
+        values, slopes = each_positive_against_all_negatives((1.0 - tf.stop_gradient(distances)) / self.temperature, pairs)
         values = attach_slopes(distances, values, slopes / -self.temperature)
-        return mean_over(values, tf.cast(tf.reduce_sum(pairs), values.dtype))
+        return mean_over(values, positives_that_count(pairs, values.dtype))
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -100,13 +98,12 @@ class SupConLoss(_TemperatureLoss):
     ) -> None:
         super().__init__(temperature, reduction, name)
 
-    def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-        distances = _distances.pairwise_distances(embeddings, metric="cosine")
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        distances = _distances.pairwise_distances(anchors, references, "cosine")
         x = (1.0 - tf.stop_gradient(distances)) / self.temperature
-        positive = tf.cast(positive_mask(labels), x.dtype)
-        count = tf.reduce_sum(positive, 1)
-        target = positive * tf.math.reciprocal_no_nan(count)[:, None]
-        everything = log_sum_exp(x, tf.linalg.set_diag(tf.ones_like(x, tf.bool), tf.zeros_like(count, tf.bool)))
+        positive, count = pairs.positive, tf.cast(pairs.positive_count, x.dtype)
+        target = tf.cast(positive, x.dtype) * tf.math.reciprocal_no_nan(count)[:, None]
+        everything = log_sum_exp(x, positive | pairs.negative)
         valid = tf.sign(count)
         # Differences before sums: near the optimum the two parts are large and almost equal.
         values = tf.reduce_sum(target * (everything.value[:, None] - x), 1)

@@ -10,29 +10,37 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import EmbeddingLoss, attach_slopes, mean_over
-from tfdml.mining import All, PerAnchorMiner, TripletMiner, miner_name, triplet_miner
+from tfdml.distances import as_float
+from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.mining import TRIPLET_MINERS, All, Pairs, PerAnchorMiner, TripletMiner, miner_name, triplet_miner
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class TripletLoss(EmbeddingLoss):
+class TripletLoss(PairLoss):
     """Pulls every anchor nearer to its positives than to its negatives, by a margin.
 
     [d(a, p) - d(a, n) + margin]_+          or, with margin="soft", ln(1 + e^(d(a, p) - d(a, n)))
 
     over the triplets (a, p, n) of a batch that the mining chooses. `call(labels [B], embeddings [B, D]) -> [B]`; use P x K
     batches (`tfdml.samplers.PKSampler`). Anchors without a positive or without a negative have no triplet and add nothing.
+    `between` finds positives and negatives among references instead.
 
     - `"semi_hard"`: every ordered positive pair (a, p), with the nearest negative that is farther than the positive; if none
       is, with the farthest negative. Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015.
     - `"hard"`: every anchor, with its farthest positive and its nearest negative (batch hard). Hermans, Beyer, Leibe, "In
       Defense of the Triplet Loss for Person Re-Identification", 2017.
     - `"all"`: every ordered positive pair, with every negative (batch all). The same paper.
+    - `"random"`: every ordered positive pair, with one negative drawn at random: the plain triplet loss, without mining.
+    - `"explicit"`: the triplets that come with the data, for networks with three branches. `y_pred` is `[B, 3, D]`, the
+      embeddings of anchor, positive and negative; `y_true` is not looked at, but Keras wants one: any `[B]`. Wang et al.,
+      "Learning Fine-grained Image Similarity with Deep Ranking", CVPR 2014.
 
-    What the papers used: FaceNet normalised embeddings, `distance="squared_euclidean"` and margin 0.2. Hermans et al.
-    embeddings that are not normalised, `distance="euclidean"`, K = 4, and in their final models `mining="hard"` with
-    `margin="soft"`; their batch all over non-zero terms is `mining="all", average="active"`, the default for `"all"`, and
-    `average="valid"` their plain batch all. The defaults here are for normalised embeddings.
+    What the papers used: Deep Ranking explicit triplets of normalised embeddings, `distance="squared_euclidean"`, and a penalty
+    of 0.001 on squared weights (`kernel_regularizer=keras.regularizers.L2(0.001)`). FaceNet normalised embeddings,
+    `distance="squared_euclidean"` and margin 0.2. Hermans et al. embeddings that are not normalised, `distance="euclidean"`,
+    K = 4, and in their final models `mining="hard"` with `margin="soft"`; their batch all over non-zero terms is
+    `mining="all", average="active"`, the default for `"all"`, and `average="valid"` their plain batch all. The defaults here
+    are for normalised embeddings.
 
     A loss that stays at the margin (at ln 2 with `"soft"`) means that all embeddings have collapsed into one point.
 
@@ -59,6 +67,13 @@ class TripletLoss(EmbeddingLoss):
     0.3757
     >>> model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
     >>> model.compile("adam", loss=TripletLoss(margin=0.2, mining="semi_hard"))
+
+    Explicit triplets:
+
+    >>> ranking = TripletLoss(margin=1.0, mining="explicit", distance="squared_euclidean")
+    >>> triplets = tf.constant([[[0.0, 0.0], [0.0, 0.6], [0.6, 0.8]], [[0.0, 0.0], [0.0, 0.6], [2.0, 0.0]]])
+    >>> print(f"{ranking([0, 0], triplets).numpy():.4f}")
+    0.1800
     """
 
     def __init__(
@@ -79,16 +94,26 @@ class TripletLoss(EmbeddingLoss):
         self.margin = margin
         if isinstance(mining, dict):
             mining = keras.saving.deserialize_keras_object(mining)
-        self.mining: TripletMiner = triplet_miner(mining)
+        if isinstance(mining, str):
+            check_choice("mining", mining, (*TRIPLET_MINERS, "explicit"))
+        self.mining: TripletMiner | None = None if mining == "explicit" else triplet_miner(mining)
         self.distance = check_choice("distance", distance, _distances.METRICS)
         self.average = None if average is None else check_choice("average", average, ("valid", "active"))
 
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        return (self._explicit if self.mining is None else super().per_anchor)(labels, embeddings)
+
+    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+        if self.mining is None:
+            raise ValueError(
+                "mining='explicit' is for triplets that come with the data, and cannot compare anchors with references. "
+                "Use another mining, for example TripletLoss(mining='semi_hard')."
+            )
         if isinstance(self.mining, PerAnchorMiner):
-            values, chosen, active = self._one_triplet_per_anchor(self.mining, labels, embeddings)
+            values, chosen, active = self._one_triplet_per_anchor(self.mining, pairs, anchors, references)
         else:
-            distances = _distances.pairwise_distances(embeddings, metric=self.distance)
-            values, slopes, chosen, active = self.mining.sums(tf.stop_gradient(distances), labels, self._term)
+            distances = _distances.pairwise_distances(anchors, references, self.distance)
+            values, slopes, chosen, active = self.mining.sums(tf.stop_gradient(distances), pairs, self._term)
             values = attach_slopes(distances, values, slopes)
         average = self.average or ("active" if isinstance(self.mining, All) else "valid")
         return mean_over(values, tf.reduce_sum(active if average == "active" else chosen))
@@ -96,18 +121,49 @@ class TripletLoss(EmbeddingLoss):
     def get_config(self) -> dict[str, Any]:
         return {
             "margin": self.margin,
-            "mining": miner_name(self.mining) or keras.saving.serialize_keras_object(self.mining),
+            "mining": self._mining_config(),
             "distance": self.distance,
             "average": self.average,
             **super().get_config(),
         }
 
-    def _one_triplet_per_anchor(self, miner: PerAnchorMiner, labels: Any, embeddings: Any) -> Any:
-        fixed = tf.stop_gradient(embeddings)
-        choice = miner.choose(_distances.pairwise_distances(fixed, metric=self.distance), labels)
-        to_positive = _distances.paired_distances(embeddings, tf.gather(embeddings, choice.positives), self.distance)
-        to_negative = _distances.paired_distances(embeddings, tf.gather(embeddings, choice.negatives), self.distance)
-        kept = tf.cast(choice.valid, embeddings.dtype)
+    def _mining_config(self) -> Any:
+        if self.mining is None:
+            return "explicit"
+        return miner_name(self.mining) or keras.saving.serialize_keras_object(self.mining)
+
+    def _prepare(self, y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.mining is not None:
+            return super()._prepare(y_true, y_pred)
+        embeddings = as_float(y_pred)
+        if embeddings.shape.rank != 3 or embeddings.shape[1] not in (3, None):
+            raise ValueError(
+                f"y_pred has shape {tuple(embeddings.shape)}: mining='explicit' expects the embeddings of anchor, positive and "
+                "negative, [B, 3, D], for example tf.stack([anchors, positives, negatives], axis=1)."
+            )
+        labels = tf.convert_to_tensor(y_true)
+        if labels.shape.rank == 0:
+            raise ValueError("y_true is one number: expected one of any kind for each triplet, for example tf.zeros([B]).")
+        # Only how many there are is looked at.
+        return tf.zeros(tf.shape(labels)[:1]) if labels.shape[0] is None else tf.zeros(labels.shape[:1]), embeddings
+
+    def _explicit(self, _: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        anchors, positives, negatives = tf.unstack(embeddings, 3, axis=1)
+        to_positive = _distances.paired_distances(anchors, positives, self.distance)
+        values = self._value(to_positive - _distances.paired_distances(anchors, negatives, self.distance))
+        if self.average == "active":
+            return mean_over(values, tf.math.count_nonzero(values, dtype=values.dtype))
+        return values
+
+    def _one_triplet_per_anchor(
+        self, miner: PerAnchorMiner, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        fixed = None if references is None else tf.stop_gradient(references)
+        choice = miner.choose(_distances.pairwise_distances(tf.stop_gradient(anchors), fixed, self.distance), pairs)
+        others = anchors if references is None else references
+        to_positive = _distances.paired_distances(anchors, tf.gather(others, choice.positives), self.distance)
+        to_negative = _distances.paired_distances(anchors, tf.gather(others, choice.negatives), self.distance)
+        kept = tf.cast(choice.valid, anchors.dtype)
         values = kept * self._value(to_positive - to_negative)
         return values, kept, tf.cast(values > 0, values.dtype)
 

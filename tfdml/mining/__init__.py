@@ -13,6 +13,8 @@ from tfdml.mining.base import PerAnchorMiner, TripletChoice, TripletMiner, Tripl
 from tfdml.mining.distance_weighted import DistanceWeighted
 from tfdml.mining.hard import Hard
 from tfdml.mining.masks import ClassGroups, negative_mask, positive_mask, same_class_mask
+from tfdml.mining.pairs import Pairs
+from tfdml.mining.random_negative import RandomNegative
 from tfdml.mining.semi_hard import SemiHard
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "ClassGroups",
     "DistanceWeighted",
     "Hard",
+    "Pairs",
     "PerAnchorMiner",
+    "RandomNegative",
     "SemiHard",
     "TripletChoice",
     "TripletMiner",
@@ -33,7 +37,7 @@ __all__ = [
     "triplet_miner",
 ]
 
-TRIPLET_MINERS: dict[str, type[TripletMiner]] = {"semi_hard": SemiHard, "hard": Hard, "all": All}
+TRIPLET_MINERS: dict[str, type[TripletMiner]] = {"semi_hard": SemiHard, "hard": Hard, "all": All, "random": RandomNegative}
 
 
 def triplet_miner(mining: Any) -> TripletMiner:

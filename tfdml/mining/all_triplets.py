@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml.mining.base import TripletMiner, TripletSums, TripletTerm, slope_matrix, take
-from tfdml.mining.masks import ClassGroups, same_class_mask
+from tfdml.mining.base import TripletMiner, TripletSums, TripletTerm, positives_to_visit, take
+from tfdml.mining.pairs import as_pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -23,29 +23,30 @@ class All(TripletMiner):
     All()
     """
 
-    def sums(self, distances: tf.Tensor, labels: tf.Tensor, term: TripletTerm) -> TripletSums:
-        groups = ClassGroups.of(labels)
-        batch, dtype = tf.shape(distances)[0], distances.dtype
-        same = same_class_mask(labels)
+    def sums(self, distances: tf.Tensor, pairs: Any, term: TripletTerm) -> TripletSums:
+        pairs = as_pairs(pairs)
+        dtype = distances.dtype
         # Instead of masks, which are matrices: what is no negative lies too far away, and a positive that an anchor does not
         # have too near, for a triplet to have any loss.
         far = tf.constant(dtype.max, dtype)
-        negatives = tf.where(same, far, distances)
-        last = tf.where(tf.reduce_any(~same), tf.reduce_max(tf.concat([groups.size, [0]], 0)), 0)
-        negative_count = tf.cast(batch - groups.size, dtype)
+        negatives = tf.where(pairs.negative, distances, far)
+        negative_count = tf.cast(pairs.negative_count, dtype)
+        count, last = positives_to_visit(pairs)
+        nth_positive, rows = pairs.nth_positive(), tf.range(tf.shape(distances)[0])
 
         def step(k: tf.Tensor, values: Any, slopes: Any, chosen: Any, active: Any) -> Any:
-            positives, exists = groups.positive(k), k < groups.size
+            positives, exists = nth_positive(k), k < count
             to_positive = tf.where(exists, take(distances, positives), -far)
             loss, slope = term(to_positive[:, None] - negatives)
             return (
                 k + 1,
                 values + tf.reduce_sum(loss, 1),
-                slopes - slope + slope_matrix(distances, positives, tf.reduce_sum(slope, 1)),
+                # In place, on what the subtraction has made.
+                tf.tensor_scatter_nd_add(slopes - slope, tf.stack([rows, positives], 1), tf.reduce_sum(slope, 1)),
                 chosen + tf.where(exists, negative_count, tf.zeros_like(negative_count)),
                 active + tf.reduce_sum(tf.sign(loss), 1),
             )
 
         zero = tf.zeros_like(distances[:, 0])
-        start = (1, zero, tf.zeros_like(distances), zero, zero)
+        start = (0, zero, tf.zeros_like(distances), zero, zero)
         return TripletSums(*tf.while_loop(lambda k, *_: k < last, step, start)[1:])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tfdml.mining.base import PerAnchorMiner, TripletChoice
-from tfdml.mining.masks import ClassGroups, positive_mask, same_class_mask
+from tfdml.mining.pairs import as_pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -21,10 +23,9 @@ class Hard(PerAnchorMiner):
     ([2, 2], [True, True, False])
     """
 
-    def choose(self, distances: tf.Tensor, labels: tf.Tensor) -> TripletChoice:
-        distances = tf.convert_to_tensor(distances)
+    def choose(self, distances: tf.Tensor, pairs: Any) -> TripletChoice:
+        distances, pairs = tf.convert_to_tensor(distances), as_pairs(pairs)
         far = tf.constant(distances.dtype.max, distances.dtype)
-        positives = tf.argmax(tf.where(positive_mask(labels), distances, -far), 1, output_type=tf.int32)
-        negatives = tf.argmin(tf.where(same_class_mask(labels), far, distances), 1, output_type=tf.int32)
-        size = ClassGroups.of(labels).size
-        return TripletChoice(positives, negatives, (size > 1) & (size < tf.shape(size)[0]))
+        positives = tf.argmax(tf.where(pairs.positive, distances, -far), 1, output_type=tf.int32)
+        negatives = tf.argmin(tf.where(pairs.negative, distances, far), 1, output_type=tf.int32)
+        return TripletChoice(positives, negatives, pairs.complete)

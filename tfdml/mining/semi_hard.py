@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_choice
-from tfdml.mining.base import TripletMiner, TripletSums, TripletTerm, sum_over_negative_of_each_positive, take
-from tfdml.mining.masks import ClassGroups, same_class_mask
+from tfdml.mining.base import TripletMiner, TripletSums, TripletTerm, one_by_one, sum_over_each_positive, take
+from tfdml.mining.pairs import as_pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -32,14 +32,15 @@ class SemiHard(TripletMiner):
     def __init__(self, fallback: str = "farthest") -> None:
         self.fallback = check_choice("fallback", fallback, ("farthest", "hardest", "none"))
 
-    def sums(self, distances: tf.Tensor, labels: tf.Tensor, term: TripletTerm) -> TripletSums:
-        same = same_class_mask(labels)
+    def sums(self, distances: tf.Tensor, pairs: Any, term: TripletTerm) -> TripletSums:
+        pairs = as_pairs(pairs)
+        negative = pairs.negative
         far = tf.constant(distances.dtype.max, distances.dtype)
         # abs: a distance of -0.0 would break the order of the bits below.
-        negatives = tf.where(same, far, tf.abs(distances))
+        negatives = tf.where(negative, tf.abs(distances), far)
         next_above = _NextAbove(negatives)
         if self.fallback == "farthest":
-            instead = tf.argmax(tf.where(same, -far, distances), 1, output_type=tf.int32)
+            instead = tf.argmax(tf.where(negative, distances, -far), 1, output_type=tf.int32)
         else:
             instead = tf.argmin(negatives, 1, output_type=tf.int32)
 
@@ -50,7 +51,7 @@ class SemiHard(TripletMiner):
                 return nearest, found
             return tf.where(found, nearest, instead), tf.ones_like(found)
 
-        return sum_over_negative_of_each_positive(distances, ClassGroups.of(labels), negative_of, term)
+        return sum_over_each_positive(distances, pairs, one_by_one(negative_of, pairs), term)
 
     def get_config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
