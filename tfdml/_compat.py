@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -24,3 +26,30 @@ def total_loss(model: keras.Model, value: tf.Tensor, y: Any, y_pred: Any, sample
     if model._compile_loss is None and not model.losses:
         return value
     return value + keras.Model.compute_loss(model, y=y, y_pred=y_pred, sample_weight=sample_weight)
+
+
+def scaled_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
+    """`loss`, times the scale of an optimizer that has one, as those of float16 do. Take gradients of that."""
+    if KERAS_3:
+        return optimizer.scale_loss(loss)
+    return optimizer.get_scaled_loss(loss) if hasattr(optimizer, "get_scaled_loss") else loss
+
+
+def apply_scaled_gradients(optimizer: Any, gradients: Any, variables: Any) -> None:
+    """One step of `optimizer` with gradients of a `scaled_loss`."""
+    if not KERAS_3 and hasattr(optimizer, "get_unscaled_gradients"):
+        gradients = optimizer.get_unscaled_gradients(gradients)
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+@contextlib.contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets a layer that is built take further parts, for a subclass of a model that is built when it is made."""
+    if not KERAS_3:
+        yield
+        return
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()

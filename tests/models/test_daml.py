@@ -1,0 +1,563 @@
+"""DAML as a model: who learns from what and when, saving, precision, XLA, exports, bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import daml_oracles as oracles
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfdml
+from tfdml.layers import HardNegativeGenerator
+from tfdml.losses import ContrastiveLoss, LiftedStructureLoss, NPairLoss, TripletLoss
+from tfdml.models import DAML, conv_encoder
+from tfdml.models.daml_terms import draw_triplets
+from tfdml.models.splitting import split_encoder
+
+SHAPE = (8, 8, 3)
+LABELS = np.repeat(np.arange(4), 4)
+TERMS = {"j_m", "j_hard", "j_reg", "j_adv", "harder_negatives"}
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Four classes, each of its own colour, with noise."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(60, 200, (4, 1, 1, 3))[LABELS]
+    return np.clip(colours + rng.integers(-50, 50, (16, *SHAPE)), 0, 255).astype(np.uint8)
+
+
+def made(encoder=None, loss=None, rate=3e-3, jit=False, **kwargs) -> DAML:
+    keras.utils.set_random_seed(0)
+    kwargs = {"pretrain_steps": 2, "generator_steps": 2, "generator": HardNegativeGenerator(units=(8,)), **kwargs}
+    model = DAML(encoder or conv_encoder(SHAPE, filters=(8,), dimension=5), **kwargs)
+    model.compile(keras.optimizers.Adam(rate), loss=loss or TripletLoss(0.3, "random"), jit_compile=jit)
+    return model
+
+
+def fit(model, images, steps, **kwargs):
+    """One step an epoch."""
+    return model.fit(images, LABELS, batch_size=16, epochs=steps, shuffle=False, verbose=0, **kwargs).history
+
+
+def copies(layer):
+    return [np.array(w) for w in layer.trainable_weights]
+
+
+def moved(layer, before):
+    return max(np.abs(old - np.asarray(new)).max() for old, new in zip(before, layer.trainable_weights, strict=True))
+
+
+# Who learns, phase by phase.
+
+
+def test_each_phase_moves_its_own_player_and_begins_at_its_step(images):
+    model = made(pretrain_steps=2, generator_steps=3)
+    for step, (phase, encoder, generator) in enumerate(
+        [("pretrain", 1, 0)] * 2 + [("generator", 0, 1)] * 3 + [("joint", 1, 1)] * 2
+    ):
+        assert model.phase == phase, step
+        before = copies(model.encoder), copies(model.generator)
+        averages = [np.array(w) for w in model.encoder.non_trainable_weights]
+        logs = fit(model, images, 1)
+        assert (moved(model.encoder, before[0]) > 0) == encoder, step
+        assert (moved(model.generator, before[1]) > 0) == generator, step
+        # The metric that the generator learns against stands still, moving averages included.
+        still = all(np.array_equal(o, n) for o, n in zip(averages, model.encoder.non_trainable_weights, strict=True))
+        assert still == (phase == "generator"), step
+        assert set(logs) == ({"loss"} if phase == "pretrain" else {"loss", *TERMS})
+        assert int(model.step) == step + 1
+    assert int(model.optimizer.iterations) == 4
+    assert int(model.generator_optimizer.iterations) == 5
+
+
+@pytest.mark.slow
+def test_phases_change_in_the_middle_of_an_epoch(images):
+    model = made(pretrain_steps=3, generator_steps=2)
+    data = tf.data.Dataset.from_tensors((images, LABELS)).repeat()
+    history = model.fit(data, steps_per_epoch=7, epochs=2, verbose=0).history
+    assert model.phase == "joint"
+    assert int(model.optimizer.iterations) == 12
+    assert int(model.generator_optimizer.iterations) == 11
+    assert set(history) == {"loss", *TERMS}
+
+
+def test_without_the_first_two_phases_it_is_joint_at_once(images):
+    model = made(pretrain_steps=0, generator_steps=0)
+    assert model.phase == "joint"
+    fit(model, images, 1)
+    assert int(model.optimizer.iterations) == int(model.generator_optimizer.iterations) == 1
+
+
+@pytest.mark.slow
+def test_steps_per_execution(images):
+    model = made(pretrain_steps=4, generator_steps=2)
+    model.compile(keras.optimizers.Adam(1e-3), loss=TripletLoss(), steps_per_execution=2)
+    data = tf.data.Dataset.from_tensors((images, LABELS)).repeat()
+    model.fit(data, steps_per_epoch=8, epochs=1, verbose=0)
+    assert int(model.step) == 8
+    assert int(model.optimizer.iterations) == 6
+    assert int(model.generator_optimizer.iterations) == 4
+
+
+# What they learn: gradients of the definition. Plain gradient descent with a rate of 1 shows them.
+
+
+class Linear:
+    """An encoder of two dense layers without biases, and a generator with one hidden layer, in NumPy as well."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        self.x = rng.standard_normal((8, 4)).astype(np.float32)
+        self.labels = np.repeat(np.arange(4), 2)
+        inputs = keras.Input((4,))
+        features = keras.layers.Dense(3, use_bias=False, name="trunk")(inputs)
+        self.encoder = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="metric")(features))
+        self.kernels = [rng.standard_normal((4, 3)), rng.standard_normal((3, 2))]
+        self.weights = [rng.standard_normal(shape) * 0.3 for shape in ((9, 6), (6,), (6, 3), (3,))]
+
+    def model(self, **kwargs):
+        generator = HardNegativeGenerator(units=(6,), residual=False)
+        settings = {"pretrain_steps": 0, "generator_steps": 0, "normalize": False, "feature_distance": "squared"}
+        settings |= {"adversarial_weight": 50.0, "regular_weight": 0.5, "metric_weight": 2.0, "margin": 0.2, "positives": 1}
+        model = DAML(self.encoder, generator=generator, **{**settings, **kwargs})
+        self.encoder.set_weights(self.kernels)
+        generator.set_weights(self.weights)
+        loss = TripletLoss(1.0, "random", "squared_euclidean")
+        model.compile(keras.optimizers.SGD(1.0), loss=loss, generator_optimizer=keras.optimizers.SGD(1.0))
+        return model
+
+    def triplets(self, model):
+        embeddings = tf.constant(self.x @ self.kernels[0] @ self.kernels[1])
+        found = draw_triplets(tf.constant(self.labels), embeddings, 1, 1, model.mining, (model.seed, 0))
+        return list(zip(range(8), found.positives.numpy(), found.negatives.numpy()[:, 0], strict=True))
+
+    def players(self, triplets, kernels, weights, made_with=None):
+        """(J_gen, 2 J_m); `made_with`: kernels that the features of the synthetic negatives come from, if others."""
+        features = self.x.astype(np.float64) @ kernels[0]
+        sources = features if made_with is None else self.x.astype(np.float64) @ made_with[0]
+        embed = lambda z: z @ kernels[1]  # noqa: E731
+        generate = lambda a, p, n: oracles.generate(a, p, n, weights, False)  # noqa: E731
+        j_gen = oracles.j_gen(triplets, features, embed, generate, 0.2, 0.5, 50.0)[3]
+        rows = [
+            (embed(features[a]), embed(features[p]), [embed(generate(sources[a], sources[p], sources[n]))])
+            for a, p, n in triplets
+        ]
+        return j_gen, 2.0 * oracles.j_triplet(rows, 1.0, "squared_euclidean")
+
+    def steps(self, **kwargs):
+        """What one training step subtracts from the encoder's and the generator's weights, and the model."""
+        model = self.model(**kwargs)
+        model.fit(self.x, self.labels, batch_size=8, shuffle=False, verbose=0)
+        of_encoder = [old - new for old, new in zip(self.kernels, self.encoder.get_weights(), strict=True)]
+        of_generator = [old - new for old, new in zip(self.weights, model.generator.get_weights(), strict=True)]
+        return of_encoder, of_generator, model
+
+
+def expected_steps(setup, model, of_encoder, of_generator):
+    """Slopes of `of_encoder(kernels)` and `of_generator(weights)`."""
+
+    def each(f, parts):
+        return [oracles.slopes(lambda w, i=i: f([*parts[:i], w, *parts[i + 1 :]]), part) for i, part in enumerate(parts)]
+
+    return each(of_encoder, setup.kernels), each(of_generator, setup.weights)
+
+
+def assert_steps(setup, found, expected):
+    for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3 * np.abs(other).max() + 1e-5)
+
+
+def test_separate_players_each_minimise_their_own():
+    setup = Linear()
+    *found, model = setup.steps(players="separate")
+    triplets = setup.triplets(model)
+    expected = expected_steps(
+        setup,
+        model,
+        lambda kernels: setup.players(triplets, kernels, setup.weights)[1],
+        lambda weights: setup.players(triplets, setup.kernels, weights)[0],
+    )
+    assert_steps(setup, found, expected)
+
+
+def test_constant_synthetic_negatives_teach_the_metric_only():
+    setup = Linear()
+    *found, model = setup.steps(players="constant")
+    triplets = setup.triplets(model)
+    expected = expected_steps(
+        setup,
+        model,
+        lambda kernels: setup.players(triplets, kernels, setup.weights, made_with=setup.kernels)[1],
+        lambda weights: setup.players(triplets, setup.kernels, weights)[0],
+    )
+    assert_steps(setup, found, expected)
+    with pytest.raises(AssertionError):
+        assert_steps(setup, setup.steps(players="separate")[:2], expected)
+
+
+def test_joint_players_both_minimise_the_sum():
+    setup = Linear()
+    *found, model = setup.steps(players="joint")
+    triplets = setup.triplets(model)
+    expected = expected_steps(
+        setup,
+        model,
+        lambda kernels: sum(setup.players(triplets, kernels, setup.weights)),
+        lambda weights: sum(setup.players(triplets, setup.kernels, weights)),
+    )
+    assert_steps(setup, found, expected)
+
+
+@pytest.mark.parametrize("players", ["separate", "joint"])
+@pytest.mark.slow
+def test_alone_the_generator_minimises_its_own(players):
+    setup = Linear()
+    *found, model = setup.steps(generator_steps=1, players=players)
+    triplets = setup.triplets(model)
+    expected = expected_steps(
+        setup, model, lambda kernels: 0.0, lambda weights: setup.players(triplets, setup.kernels, weights)[0]
+    )
+    assert_steps(setup, found, expected)
+
+
+def test_the_logs_are_the_terms_of_the_definition():
+    setup = Linear()
+    model = setup.model(players="separate")
+    triplets = setup.triplets(model)
+    logs = model.fit(setup.x, setup.labels, batch_size=8, shuffle=False, verbose=0).history
+    features = setup.x @ setup.kernels[0]
+    generate = lambda a, p, n: oracles.generate(a, p, n, setup.weights, False)  # noqa: E731
+    embed = lambda z: z @ setup.kernels[1]  # noqa: E731
+    hard, reg, adv, j_gen = oracles.j_gen(triplets, features, embed, generate, 0.2, 0.5, 50.0)
+    two_j_m = setup.players(triplets, setup.kernels, setup.weights)[1]
+    harder = np.mean(
+        [
+            oracles.squared(embed(generate(features[a], features[p], features[n])), embed(features[a]))
+            < oracles.squared(embed(features[n]), embed(features[a]))
+            for a, p, n in triplets
+        ]
+    )
+    expected = {
+        "j_hard": hard,
+        "j_reg": reg,
+        "j_adv": adv,
+        "j_m": two_j_m / 2,
+        "loss": j_gen + two_j_m,
+        "harder_negatives": harder,
+    }
+    assert set(logs) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name][0], value, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_samples_weigh_anchors():
+    setup = Linear()
+    weights = np.linspace(0, 2, 8).astype(np.float32)
+    model = setup.model()
+    logs = model.fit(setup.x, setup.labels, sample_weight=weights, batch_size=8, shuffle=False, verbose=0).history
+    embeddings = setup.x @ setup.kernels[0] @ setup.kernels[1]
+    features, triplets = setup.x @ setup.kernels[0], setup.triplets(model)
+    values = []
+    for a, p, n in triplets:
+        negative = oracles.generate(features[a], features[p], features[n], setup.weights, False) @ setup.kernels[1]
+        values.append(oracles.j_triplet([(embeddings[a], embeddings[p], [negative])], 1.0, "squared_euclidean"))
+    np.testing.assert_allclose(logs["j_m"][0], np.mean(values * weights), rtol=1e-4)
+    pretraining = setup.model(pretrain_steps=1)
+    pretraining.compile("sgd", loss=TripletLoss(1.0, "all"))
+    logs = pretraining.fit(setup.x, setup.labels, sample_weight=weights, batch_size=8, shuffle=False, verbose=0).history
+    expected = np.mean(pretraining.loss.call(setup.labels, tf.constant(embeddings, tf.float32)) * weights)
+    np.testing.assert_allclose(logs["loss"][0], expected, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_regularisers_count():
+    def model(l2):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(l2)), keras.layers.Dense(2)]
+        return made(keras.Sequential(layers), pretrain_steps=1, generator_steps=0)
+
+    x = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+    histories = [
+        m.fit(x, LABELS, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"] for m in map(model, (0.0, 0.5))
+    ]
+    assert all(heavy > light + 0.1 for light, heavy in zip(*histories, strict=True))
+
+
+# In practice.
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [TripletLoss(0.3), ContrastiveLoss(0.8), LiftedStructureLoss(1.0), NPairLoss(l2=0.01)],
+    ids=["triplet", "contrastive", "lifted", "n-pair"],
+)
+@pytest.mark.slow
+def test_it_learns_over_every_loss(images, loss):
+    model = made(loss=loss, rate=1e-2, pretrain_steps=5, generator_steps=5, normalize=not isinstance(loss, NPairLoss))
+    before = np.mean(loss.call(LABELS, model(images, training=False)))
+    history = fit(model, images, 30)
+    assert np.isfinite(history["loss"]).all()
+    assert np.mean(loss.call(LABELS, model(images, training=False))) < 0.8 * before
+
+
+@pytest.mark.slow
+def test_the_generator_learns_to_make_negatives_hard(images):
+    model = made(pretrain_steps=0, generator_steps=60, rate=1e-2, regular_weight=1.0)
+    history = fit(model, images, 60)
+    assert history["loss"][-1] < 0.97 * history["loss"][0]
+    assert np.mean(history["harder_negatives"][-10:]) > 0.7
+    assert history["j_hard"][-1] < history["j_hard"][0]
+
+
+@pytest.mark.slow
+def test_saved_reloaded_and_going_on(images, tmp_path):
+    model = made(pretrain_steps=2, generator_steps=2, metric_from="embedding", players="joint", negatives=3, margin=0.4, seed=5)
+    model.compile(keras.optimizers.Adam(1e-3), loss=TripletLoss(0.3), generator_optimizer=keras.optimizers.SGD(1e-2, 0.9))
+    for number, steps in enumerate((1, 2, 3)):  # in each of the phases
+        fit(model, images, steps)
+        path = tmp_path / f"{number}.keras"
+        model.save(path)
+        again = keras.models.load_model(path)
+        assert type(again) is DAML
+        plain = [{k: v for k, v in m.get_config().items() if k not in ("encoder", "generator")} for m in (again, model)]
+        assert plain[0] == plain[1]
+        assert again.generator.get_config() == model.generator.get_config()
+        assert again.phase == model.phase == ("pretrain", "generator", "joint")[number]
+        assert isinstance(again.generator_optimizer, keras.optimizers.SGD)
+        assert len(again.weights) == len(model.weights)
+        for one, other in zip(again.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(again(images), model(images), rtol=1e-5, atol=1e-6)
+    histories = [fit(m, images, 3) for m in (model, again)]
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-4, atol=1e-6)
+    assert int(again.step) == int(model.step) == 9
+
+
+@pytest.mark.slow
+def test_weights_of_an_earlier_phase_bring_their_phase_back(images, tmp_path):
+    model = made(pretrain_steps=2, generator_steps=1)
+    fit(model, images, 1)
+    model.save_weights(tmp_path / "early.weights.h5")
+    fit(model, images, 5)
+    assert model.phase == "joint"
+    model.load_weights(tmp_path / "early.weights.h5")
+    assert model.phase == "pretrain"
+    assert set(fit(model, images, 1)) == {"loss"}
+
+
+@pytest.mark.slow
+def test_compiled_again_for_another_loss(images):
+    model = made()
+    fit(model, images, 5)
+    model.compile("sgd", loss=ContrastiveLoss(0.8))
+    assert np.isfinite(fit(model, images, 2)["loss"]).all()
+    assert int(model.step) == 7
+
+
+@pytest.mark.slow
+def test_evaluation_is_the_loss_on_real_negatives(images):
+    model = made(loss=TripletLoss(0.3))
+    fit(model, images, 6)
+    logs = model.evaluate(images, LABELS, batch_size=16, return_dict=True, verbose=0)
+    assert set(logs) == {"loss"}
+    np.testing.assert_allclose(logs["loss"], np.mean(model.loss.call(LABELS, model(images))), rtol=1e-5)
+    history = fit(model, images, 1, validation_data=(images, LABELS))
+    assert set(history) == {"loss", "val_loss", *TERMS}
+    data = tfdml.datasets.Dataset.from_arrays(images, LABELS)
+    assert model.evaluate(data)["queries"] == 16
+    assert "val_recall_at_1" in fit(model, images, 1, callbacks=[tfdml.evaluation.RetrievalCallback(data, verbose=0)])
+
+
+@pytest.mark.slow
+def test_train_on_batch_and_eagerly(images):
+    model = made(pretrain_steps=1, generator_steps=1)
+    for _ in range(3):
+        assert np.isfinite(model.train_on_batch(images, LABELS, return_dict=True)["loss"])
+    assert model.phase == "joint"
+    model.compile("sgd", loss=TripletLoss(), run_eagerly=True)
+    assert np.isfinite(fit(model, images, 1)["loss"]).all()
+
+
+@pytest.mark.slow
+def test_fit_with_xla_gives_the_same(images):
+    histories = [fit(made(jit=jit, loss=LiftedStructureLoss(1.0)), images, 6) for jit in (False, True)]
+    for name in {"loss", *TERMS} - {"harder_negatives"}:  # which rounding decides while the synthetic negative is the real one
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.slow
+def test_fit_in_mixed_precision(images, policy, tmp_path):
+    before = keras.mixed_precision.global_policy() if hasattr(keras.mixed_precision, "global_policy") else "float32"
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = made(rate=1e-2, pretrain_steps=3, generator_steps=10)
+        parts = copies(model.encoder), copies(model.generator)
+        history = fit(model, images, 30)
+        model.save(tmp_path / "model.keras")
+        again = fit(keras.models.load_model(tmp_path / "model.keras"), images, 1)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    assert np.isfinite(history["loss"]).all()
+    assert np.isfinite(again["loss"]).all()
+    assert moved(model.encoder, parts[0]) > 0
+    assert moved(model.generator, parts[1]) > 0
+    assert hasattr(model.generator_optimizer, "inner_optimizer") == (policy == "mixed_float16")
+    assert model(images).dtype == tf.float32
+    assert np.mean(history["harder_negatives"][-5:]) > 0.5
+
+
+def test_a_feature_that_is_not_a_number_is_not_hidden(images):
+    model = made(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]), pretrain_steps=0)
+    x = np.ones((16, 4), np.float32)
+    x[3] = np.nan
+    logs = model.fit(x, LABELS, batch_size=16, verbose=0).history
+    assert all(np.isnan(logs[name][0]) for name in ("loss", "j_m", "j_hard", "j_reg", "j_adv"))
+
+
+@pytest.mark.parametrize("labels", [np.zeros(16, int), np.arange(16)], ids=["one class", "all different"])
+@pytest.mark.slow
+def test_batches_without_triplets_teach_nothing(images, labels):
+    model = made(pretrain_steps=0, generator_steps=0)
+    before = copies(model.encoder), copies(model.generator)
+    logs = model.fit(images, labels, batch_size=16, epochs=2, verbose=0).history
+    assert logs["loss"] == [0.0, 0.0]
+    assert moved(model.encoder, before[0]) == moved(model.generator, before[1]) == 0
+
+
+@pytest.mark.slow
+def test_the_export_holds_nothing_of_the_generator(images, tmp_path):
+    model = made(generator=HardNegativeGenerator(units=(1000,)))
+    fit(model, images, 5)
+    data = tfdml.datasets.Dataset.from_arrays(images, LABELS)
+    bundle = model.export(tmp_path / "bundle", gallery=data, thumbnails=0)
+    model.export(str(tmp_path / "saved"))
+    alone = model.without_generator()
+    alone.save(tmp_path / "alone.keras")
+    for folder in (bundle.path, tmp_path / "saved"):
+        shapes = dict(tf.train.list_variables(str(folder / "variables" / "variables")))
+        assert any(np.prod(shape) > 1 for shape in shapes.values())
+        assert not any(1000 in shape for shape in shapes.values())
+    assert type(keras.models.load_model(tmp_path / "alone.keras")) is tfdml.EmbeddingModel
+    assert alone.encoder is model.encoder
+    np.testing.assert_array_equal(alone.embed(images), model.embed(images))
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(loaded.serve(tf.constant(images, tf.float32)), model(images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bundle.search(model.embed(images[:1]), k=1)[0][0].distance, 0, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("players", ["separate", "joint"])
+def test_two_replicas_take_the_mean_of_their_steps(players):
+    # In a process of its own: devices can only be split before TensorFlow is used.
+    script = """
+        import keras, numpy as np, tensorflow as tf, tfdml
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        x, y = np.random.default_rng(0).standard_normal((16, 4)).astype("float32"), np.tile(np.repeat(np.arange(4), 2), 2)
+
+        def make():
+            keras.utils.set_random_seed(0)
+            layers = [keras.Input((4,)), keras.layers.Dense(6, "tanh"), keras.layers.Dense(3)]
+            generator = tfdml.layers.HardNegativeGenerator(units=(8,), residual=False)
+            kwargs = {"pretrain_steps": 1, "generator_steps": 1, "players": PLAYERS, "positives": 1}
+            model = tfdml.models.DAML(keras.Sequential(layers), generator=generator, **kwargs)
+            model.compile(keras.optimizers.SGD(0.1), loss=tfdml.losses.TripletLoss(1.0, "all", average="valid"))
+            return model
+
+        def weights(model):
+            return [np.array(w) for part in (model.encoder, model.generator) for w in part.get_weights()]
+
+        def step(model, x, y):
+            data = tf.data.Dataset.from_tensors((x, y)).unbatch().batch(len(x))
+            history = model.fit(data, epochs=1, verbose=0).history
+            return weights(model), history
+
+        with strategy.scope():
+            both = make()
+        halves = make(), make()
+        for phase in range(3):
+            for half in halves:
+                half.encoder.set_weights(both.encoder.get_weights())
+                half.generator.set_weights(both.generator.get_weights())
+            found, history = step(both, x, y)
+            (one, first), (other, second) = step(halves[0], x[:8], y[:8]), step(halves[1], x[8:], y[8:])
+            for mean, a, b in zip(found, one, other):
+                np.testing.assert_allclose(mean, (a + b) / 2, rtol=1e-4, atol=1e-5)
+            for name in history:
+                np.testing.assert_allclose(history[name][0], (first[name][0] + second[name][0]) / 2, rtol=1e-4, atol=1e-5)
+            print("same step in phase", phase, sorted(history))
+        assert both.phase == "joint" and int(tf.convert_to_tensor(both.step)) == 3
+    """
+    script = textwrap.dedent(script).replace("PLAYERS", repr(players))
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert run.stdout.count("same step") == 3, run.stderr[-3000:]
+
+
+# Bad input.
+
+
+def test_arguments_are_checked():
+    encoder = conv_encoder(SHAPE, filters=(8,), dimension=5)
+    for wrong, message in [
+        ({"players": "both"}, "players='both' is not known. Known: 'separate', 'constant', 'joint'"),
+        ({"mining": "easy"}, "mining='easy' is not known"),
+        ({"pretrain_steps": -1}, "pretrain_steps=-1: expected an integer >= 0"),
+        ({"generator_steps": 2.5}, "generator_steps=2.5"),
+        ({"positives": 0}, "positives=0"),
+        ({"negatives": 0}, "negatives=0"),
+        ({"seed": "a"}, "seed='a': expected an integer"),
+        ({"regular_weight": -1}, "regular_weight=-1"),
+        ({"generator": "mlp"}, r"generator='mlp': expected a tfdml.layers.HardNegativeGenerator"),
+        ({"metric_from": "dense"}, r"metric_from='dense' is not a layer.*'embedding'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            DAML(encoder, **wrong)
+    with pytest.raises(ValueError, match="loss=None: expected the loss that DAML stands on"):
+        DAML(encoder).compile("adam")
+
+
+def test_labels_are_needed(images):
+    with pytest.raises(ValueError, match="DAML needs labels"):
+        made().fit(images, verbose=0)
+
+
+def test_encoders_are_cut_where_they_can_be():
+    inputs = keras.Input(SHAPE)
+    maps = keras.layers.Conv2D(4, 3, name="maps")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    hidden = keras.layers.Dense(6, "relu", name="hidden")(pooled)
+    encoder = keras.Model(inputs, keras.layers.Dense(5, name="embedding")(hidden))
+    assert [split_encoder(encoder, name).width for name in (None, "embedding", "hidden")] == [6, 6, 4]
+    split = split_encoder(encoder, "hidden")
+    x = np.random.default_rng(0).random((3, *SHAPE)).astype(np.float32)
+    features, embeddings = split.both(x)
+    np.testing.assert_allclose(embeddings, encoder(x), rtol=1e-5)
+    np.testing.assert_allclose(split.metric(features), embeddings, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"metric_from='maps': the layer's input is \(None, 8, 8, 3\).*'hidden'"):
+        split_encoder(encoder, "maps")
+    past = keras.Model(inputs, keras.layers.Concatenate()([keras.layers.Dense(5, name="side")(pooled), pooled]))
+    assert split_encoder(past, "side").width == 4  # the same features go both ways
+    past = keras.Model(inputs, keras.layers.Concatenate()([keras.layers.Dense(5, name="top")(hidden), pooled]))
+    with pytest.raises(ValueError, match="metric_from='top': not all of the encoder goes through"):
+        split_encoder(past, "top")
+    with pytest.raises(ValueError, match="has no weights"):
+        split_encoder(keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)))
+    backbone = keras.Model(inputs, pooled)
+    assert split_encoder(keras.Sequential([backbone, keras.layers.Dense(3)])).width == 4
+
+    class Written(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="not made of layers that can be taken apart"):
+        split_encoder(Written())
