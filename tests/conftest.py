@@ -17,3 +17,5 @@ for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
 
 # Docstring examples are looked for in every module, and two files named conftest cannot both be imported as modules.
 collect_ignore_glob = ["*conftest.py"]
+
+from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402, F401

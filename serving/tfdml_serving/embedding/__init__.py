@@ -1,0 +1,1 @@
+"""Image files to embeddings, by exactly the version that is asked for."""
