@@ -1,0 +1,1 @@
+"""Search in a bundle and the living catalogue beside it. Loads no TensorFlow."""
