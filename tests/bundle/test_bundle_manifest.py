@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tfdml.bundle import BundleError, Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle import BundleError, FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.layout import FileRecord
 from tfdml.bundle.manifest import SCHEMA_VERSION
 
@@ -26,6 +26,8 @@ MANIFEST = Manifest(
     probes=(0, 3),
     files={"saved_model.pb": FileRecord(12, "cd" * 32)},
     search=SearchRecord("ivf", 100, ("title",), 4000, 12, 30, 0.95, 0.96, 10, 0.955, 99, 256, 0),
+    space="a space",
+    folded=FoldedRecord("6f1e", 17),
 )
 
 
@@ -84,14 +86,31 @@ def test_a_bundle_without_search():
 
 
 def test_version_1_is_read_and_written_back():
-    old = dataclasses.replace(MANIFEST, search=None, schema_version=1)
-    data = {key: value for key, value in content().items() if key != "search"} | {"schema_version": 1}
+    old = dataclasses.replace(MANIFEST, search=None, space="", folded=None, schema_version=1)
+    data = {key: value for key, value in content().items() if key not in ("search", "space", "folded")} | {"schema_version": 1}
     assert old.to_bytes() == signed(data)
     assert Manifest.from_bytes(signed(data)) == old
     with pytest.raises(BundleError, match="unknown keys: 'search'"):
         Manifest.from_bytes(signed({**data, "search": None}))
     with pytest.raises(BundleError, match="'search' is missing"):
         Manifest.from_bytes(signed({**data, "schema_version": 2}))
+
+
+def test_version_2_is_read_and_written_back():
+    old = dataclasses.replace(MANIFEST, space="", folded=None, schema_version=2)
+    data = {key: value for key, value in content().items() if key not in ("space", "folded")} | {"schema_version": 2}
+    assert old.to_bytes() == signed(data)
+    assert Manifest.from_bytes(signed(data)) == old
+    with pytest.raises(BundleError, match="unknown keys: 'folded'"):
+        Manifest.from_bytes(signed({**data, "folded": None}))
+    with pytest.raises(BundleError, match="'space' is missing"):
+        Manifest.from_bytes(signed({**data, "schema_version": 3}))
+
+
+def test_a_space_is_the_models_own_unless_it_is_named():
+    assert dataclasses.replace(MANIFEST, space="").space == MANIFEST.model.fingerprint
+    without = dataclasses.replace(MANIFEST, folded=None)
+    assert Manifest.from_bytes(without.to_bytes()) == without
 
 
 @pytest.mark.parametrize(
@@ -142,7 +161,7 @@ WRONG = {
 def test_a_wrong_type_is_named(path):
     *parents, last = path
     for wrong in WRONG[type(functools.reduce(dict.__getitem__, path, content()))]:
-        if path == ("search",) and wrong is None:  # a bundle without search
+        if path in (("search",), ("folded",)) and wrong is None:  # a bundle without search, or with nothing folded in
             continue
         changed = content()
         functools.reduce(dict.__getitem__, parents, changed)[last] = wrong

@@ -208,3 +208,19 @@ def test_many_threads(tmp_path):
         for thread in threads:
             thread.join()
         assert not wrong
+
+
+def test_some_items_have_pictures(tmp_path):
+    write_catalogue(tmp_path / "c", ["a", "b", "c"], thumbnails=[b"1", None, b"3"])
+    with Catalogue(tmp_path / "c") as catalogue:
+        catalogue.check()
+        assert [catalogue.thumbnail(number) for number in range(3)] == [b"1", None, b"3"]
+        assert catalogue.with_thumbnails([2, 1, 0, 2]) == {0, 2}
+        assert (catalogue.has_thumbnails, catalogue.thumbnail_count, catalogue.metadata) == (True, 2, {})
+        with pytest.raises(KeyError, match="number=3"):
+            catalogue.thumbnail(3)
+    with sqlite3.connect(tmp_path / "c") as connection:
+        connection.execute("DELETE FROM thumbnails WHERE number = 2")
+    connection.close()
+    with Catalogue(tmp_path / "c") as catalogue, pytest.raises(BundleError, match="1 items have no picture"):
+        catalogue.check()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tfdml.bundle.catalogue import Catalogue
 from tfdml.bundle.catalogue_writer import write_catalogue
 from tfdml.bundle.errors import BundleError
-from tfdml.bundle.manifest import Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle.manifest import FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.publish import Publication
 from tfdml.bundle.reader import Bundle, Hit
 from tfdml.bundle.verification import VerificationReport, verify
@@ -27,6 +27,7 @@ __all__ = [
     "BundleError",
     "Catalogue",
     "Embedder",
+    "FoldedRecord",
     "Hit",
     "Manifest",
     "ModelRecord",

@@ -18,6 +18,7 @@ Value = str | int | float | None
 
 SCHEMA_VERSION = 1
 _PER_QUERY = 500
+_IDS_PER_QUERY = 16384
 
 
 class Catalogue:
@@ -29,7 +30,7 @@ class Catalogue:
         path: the SQLite file that `write_catalogue` wrote.
 
     Attributes:
-        has_thumbnails: whether there is a small picture of every item.
+        has_thumbnails: whether there are small pictures of the items; `thumbnail_count` says of how many.
 
     Raises:
         BundleError: if the file is not such a catalogue.
@@ -74,7 +75,14 @@ class Catalogue:
 
     def ids(self) -> list[str]:
         """All ids, in the order of their numbers."""
-        return [row[0] for row in self._rows("SELECT id FROM items ORDER BY number")]
+        return list(self.iter_ids())
+
+    def iter_ids(self) -> Iterator[str]:
+        """All ids, in the order of their numbers, a few thousand in memory at a time."""
+        statement = "SELECT id FROM items WHERE number >= ? AND number < ? ORDER BY number"
+        for start in range(0, self._count, _IDS_PER_QUERY):
+            for row in self._rows(statement, (start, start + _IDS_PER_QUERY)):
+                yield row[0]
 
     def __iter__(self) -> Iterator[dict[str, Value]]:
         """All items, in the order of their numbers."""
@@ -127,17 +135,28 @@ class Catalogue:
         return [found[item_id] for item_id in wanted]
 
     def thumbnail(self, number: int) -> bytes | None:
-        """The small picture of an item, a JPEG file's bytes; None if the catalogue was written without pictures.
+        """The small picture of an item, a JPEG file's bytes; None if the catalogue was written without one.
 
         Raises:
             KeyError: if no item has this number.
         """
         if not self.has_thumbnails:
             return None
-        found = self._rows("SELECT image FROM thumbnails WHERE number = ?", [int(number)])
-        if not found:
+        if not 0 <= int(number) < self._count:
             raise KeyError(f"number={number}: no such item; expected 0 to {self._count - 1}.")
-        return bytes(found[0][0])
+        found = self._rows("SELECT image FROM thumbnails WHERE number = ?", [int(number)])
+        return bytes(found[0][0]) if found else None
+
+    def with_thumbnails(self, item_numbers: Iterable[int]) -> set[int]:
+        """Those of some items that have a small picture."""
+        wanted = [int(number) for number in item_numbers]
+        if self.thumbnail_count in (0, self._count):
+            return set(wanted) if self.thumbnail_count else set()
+        found: set[int] = set()
+        for part in _parts(sorted(set(wanted))):
+            marks = ", ".join("?" * len(part))
+            found.update(row[0] for row in self._rows(f"SELECT number FROM thumbnails WHERE number IN ({marks})", part))
+        return found
 
     def check(self) -> None:
         """Checks the file through and through: SQLite's own integrity check, numbers without gaps, types of every value.
@@ -162,9 +181,9 @@ class Catalogue:
                 raise BundleError(f"catalogue {str(self.path)!r}: {name!r} of item {bad[0][0]} is not {kind}.")
 
         if self.has_thumbnails:
-            wrong = "SELECT count(*) FROM items LEFT JOIN thumbnails USING (number) WHERE typeof(image) <> 'blob'"
-            if count := self._rows(wrong)[0][0]:
-                raise BundleError(f"catalogue {str(self.path)!r}: {count} items have no picture. Export the bundle anew.")
+            good = "SELECT count(*) FROM items JOIN thumbnails USING (number) WHERE typeof(image) = 'blob'"
+            if missing := self.thumbnail_count - self._rows(good)[0][0]:
+                raise BundleError(f"catalogue {str(self.path)!r}: {missing} items have no picture. Export the bundle anew.")
 
     def close(self) -> None:
         """Closes the file."""
@@ -193,6 +212,10 @@ class Catalogue:
             raise BundleError(f"catalogue {str(self.path)!r}: its columns are not those that it lists; it is damaged.")
         self._count = int(self._rows("SELECT count(*) FROM items")[0][0])
         self.has_thumbnails = bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'thumbnails'"))
+        said = self._metadata.pop("thumbnails", str(self._count))
+        if not (said.isascii() and said.isdigit()):
+            raise BundleError(f"catalogue {str(self.path)!r}: it says that it has {said!r} pictures; it is damaged.")
+        self.thumbnail_count = int(said) if self.has_thumbnails else 0
 
     def _rows(self, statement: str, values: Sequence[Value] = ()) -> list[Any]:
         with self._lock, sqlite_errors(self.path):

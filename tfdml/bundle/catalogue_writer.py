@@ -17,7 +17,7 @@ from tfdml.bundle.errors import BundleError
 
 _RESERVED = ("number", "id", "rowid", "oid", "_rowid_")
 _MOST_FIELDS = 500
-_INT64 = range(-(2**63), 2**63)
+INT64 = range(-(2**63), 2**63)
 
 
 def write_catalogue(
@@ -25,7 +25,7 @@ def write_catalogue(
     ids: Sequence[str],
     fields: Mapping[str, Sequence[Value]] | None = None,
     metadata: Mapping[str, str] | None = None,
-    thumbnails: Iterable[bytes] | None = None,
+    thumbnails: Iterable[bytes | None] | None = None,
 ) -> None:
     """Writes the items of a bundle to a new SQLite file.
 
@@ -37,7 +37,7 @@ def write_catalogue(
         ids: one string per item, all different.
         fields: columns by name.
         metadata: strings about the whole catalogue.
-        thumbnails: the bytes of a small image file for every item, in order; None for a catalogue without pictures.
+        thumbnails: for every item the bytes of a small image file, or None, in order; None for a catalogue without pictures.
 
     Raises:
         BundleError: for duplicate or non-string ids, columns of another length, a reserved or repeated field name, NaN or
@@ -66,7 +66,12 @@ def write_catalogue(
             connection.executemany("INSERT INTO metadata VALUES (?, ?)", sorted(notes.items()))
             if thumbnails is not None:
                 connection.execute("CREATE TABLE thumbnails (number INTEGER PRIMARY KEY, image BLOB NOT NULL)")
-                connection.executemany("INSERT INTO thumbnails VALUES (?, ?)", zip(range(len(ids)), thumbnails, strict=True))
+                numbered = zip(range(len(ids)), thumbnails, strict=True)
+                pictures = ((number, image) for number, image in numbered if image is not None)
+                connection.executemany("INSERT INTO thumbnails VALUES (?, ?)", pictures)
+                there = connection.execute("SELECT count(*) FROM thumbnails").fetchone()[0]
+                if there < len(ids):  # what the reader checks; without it, every item must have a picture
+                    connection.execute("INSERT INTO metadata VALUES ('thumbnails', ?)", [str(there)])
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -117,7 +122,7 @@ def check_column(name: str, column: list[Any], ids: list[str]) -> str:
             check_text(value, what)
             kinds.setdefault("text", number)
         elif isinstance(value, numbers.Integral) or type(value).__name__ in ("bool_", "bool"):
-            if int(value) not in _INT64:
+            if int(value) not in INT64:
                 raise BundleError(f"{what}: does not fit in 64 bits; store it as text.")
             kinds.setdefault("integer", number)
         elif isinstance(value, numbers.Real):

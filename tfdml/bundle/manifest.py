@@ -13,8 +13,9 @@ from tfdml.bundle.layout import MANIFEST, FileRecord
 from tfdml.bundle.manifest_fields import Fields
 
 FORMAT = "tfdml.bundle"
-SCHEMA_VERSION = 2
-"""Version 1 knows no `search`; it is read, and written back byte for byte."""
+SCHEMA_VERSION = 3
+"""Version 1 knows no `search`, version 2 no `space` and no `folded`; both are read, and written back byte for byte."""
+_SINCE = {"search": 2, "space": 3, "folded": 3}
 LARGEST_MANIFEST = 64 << 20
 
 
@@ -96,6 +97,19 @@ class SearchRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class FoldedRecord:
+    """Which changes of a living catalogue are in a bundle, because `tfdml compact` folded them in.
+
+    Args:
+        catalogue: the living catalogue's own name, given when it was made.
+        sequence: all of its changes up to this one, and none after it.
+    """
+
+    catalogue: str
+    sequence: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """Everything a reader must know before it opens another file of the bundle.
 
@@ -115,6 +129,9 @@ class Manifest:
         probes: numbers of the items whose images are in the warm-up requests, in their order; may be empty.
         files: size and SHA-256 of every file of the version directory except the manifest.
         search: see `SearchRecord`; None if the SavedModel has no search signatures.
+        space: names the embedding space. Embeddings of bundles with the same name can be compared, though their SavedModels
+            differ: a search signature holds the gallery. "" takes the model's fingerprint: a space of its own.
+        folded: see `FoldedRecord`; None if nothing was folded in.
         schema_version: of the file that was read.
     """
 
@@ -130,7 +147,13 @@ class Manifest:
     probes: tuple[int, ...]
     files: Mapping[str, FileRecord]
     search: SearchRecord | None = None
+    space: str = ""
+    folded: FoldedRecord | None = None
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.space:
+            object.__setattr__(self, "space", self.model.fingerprint)
 
     def identity(self) -> str:
         """SHA-256 of all but the file list. The catalogue keeps a copy, so that no manifest can be put beside another's."""
@@ -164,8 +187,9 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         content = {"format": FORMAT, **dataclasses.asdict(self)}
-        if self.schema_version == 1 and self.search is None:
-            del content["search"]
+        for name, since in _SINCE.items():
+            if self.schema_version < since:
+                del content[name]
         return content
 
     @classmethod
@@ -194,7 +218,9 @@ class Manifest:
             libraries=top.each("libraries", lambda fields, key: fields.take(key, str)),
             probes=top.integers("probes"),
             files=top.each("files", lambda fields, key: _file(fields.mapping(key))),
-            search=None if version == 1 or top.empty("search") else _search(top.mapping("search")),
+            search=None if version < _SINCE["search"] or top.empty("search") else _search(top.mapping("search")),
+            space="" if version < _SINCE["space"] else top.take("space", str),
+            folded=None if version < _SINCE["folded"] or top.empty("folded") else _folded(top.mapping("folded")),
             schema_version=version,
         )
         model.end()
@@ -220,6 +246,12 @@ def _search(fields: Fields) -> SearchRecord:
         recall_queries=fields.positive("recall_queries"),
         seed=fields.positive("seed", 0),
     )
+    fields.end()
+    return record
+
+
+def _folded(fields: Fields) -> FoldedRecord:
+    record = FoldedRecord(catalogue=fields.take("catalogue", str), sequence=fields.positive("sequence", 0))
     fields.end()
     return record
 

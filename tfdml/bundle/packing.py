@@ -19,7 +19,7 @@ from tfdml.bundle.catalogue import Value
 from tfdml.bundle.catalogue_writer import check_ids, write_catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import CATALOGUE, INDEX, MANIFEST, RETRIEVAL, list_files, model_fingerprint, record_file
-from tfdml.bundle.manifest import Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle.manifest import FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.index import AnnoyIndex
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "annoy")
@@ -36,7 +36,7 @@ class Gallery:
         metric: "cosine" or "euclidean".
         probes: numbers of the items whose images are in the warm-up requests, by which a reader can check that the model
             still makes the index's vectors.
-        thumbnails: for every item the bytes of a small image file, in order; read once. None for no pictures.
+        thumbnails: for every item the bytes of a small image file, or None, in order; read once. None for no pictures at all.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class Gallery:
     fields: Mapping[str, Sequence[Value]]
     metric: str
     probes: tuple[int, ...] = ()
-    thumbnails: Iterable[bytes] | None = None
+    thumbnails: Iterable[bytes | None] | None = None
 
 
 def pack(
@@ -58,6 +58,8 @@ def pack(
     evaluation: Mapping[str, float] | None = None,
     thresholds: Mapping[str, Threshold] | None = None,
     search: SearchRecord | None = None,
+    space: str = "",
+    folded: FoldedRecord | None = None,
 ) -> Manifest:
     """Completes a directory that holds a SavedModel: builds the index, writes the catalogue and, last, the manifest.
 
@@ -70,6 +72,8 @@ def pack(
         evaluation: retrieval figures by name.
         thresholds: calibrated distances by name.
         search: how the SavedModel searches by itself, if it does.
+        space: the embedding space's name, where it is not the model's own.
+        folded: which changes of a living catalogue the gallery holds.
 
     Raises:
         BundleError: for items that cannot be indexed, or if the asked recall is not reached.
@@ -102,6 +106,8 @@ def pack(
         probes=tuple(int(number) for number in gallery.probes),
         files={},
         search=search,
+        space=space,
+        folded=folded,
     )
     notes = {"manifest_identity": manifest.identity()}
     write_catalogue(directory / CATALOGUE, gallery.ids, gallery.fields, notes, gallery.thumbnails)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tfdml.bundle.layout import (
 )
 from tfdml.bundle.manifest import LARGEST_MANIFEST, Manifest
 from tfdml.index import AnnoyIndex, IndexFormatError
+from tfdml.index._ids import PackedIds
 
 _AGAIN = "Copy or export the bundle anew."
 
@@ -116,9 +118,15 @@ def check_files(root: Path, manifest: Manifest) -> None:
     # Sizes first: they find a truncated copy at once.
     for name, record in sorted(manifest.files.items()):
         _check_size(root, name, record)
-    for name, record in sorted(manifest.files.items()):
-        if record_file(root / name) != record:
-            raise BundleError(f"{name}: its SHA-256 is not that of the manifest; the file is damaged or another one. {_AGAIN}")
+    # The largest first, each on a core of its own: computing a checksum releases Python's lock.
+    names = sorted(manifest.files, key=lambda name: (-manifest.files[name].bytes, name))
+    with ThreadPoolExecutor(min(len(names), os.cpu_count() or 1, 8)) as pool:
+        for name, found in zip(names, pool.map(lambda name: record_file(root / name), names), strict=True):
+            if found != manifest.files[name]:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise BundleError(
+                    f"{name}: its SHA-256 is not that of the manifest; the file is damaged or another one. {_AGAIN}"
+                )
     if model_fingerprint(manifest.files) != manifest.model.fingerprint:
         raise BundleError(
             f"the model is not the one that the index was made with (fingerprint {manifest.model.fingerprint[:12]}). {_AGAIN}"
@@ -159,7 +167,7 @@ def open_index(root: Path, manifest: Manifest, catalogue: Catalogue) -> AnnoyInd
             raise BundleError(
                 f"{MANIFEST}: the index has {name}={manifest.index.get(name)!r}, the bundle {expected!r}. {_AGAIN}"
             )
-    return AnnoyIndex.load(root / INDEX, manifest.index, catalogue.ids(), checksum=False)
+    return AnnoyIndex.load(root / INDEX, manifest.index, PackedIds(catalogue.iter_ids()), checksum=False)
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def write(rows: Floats, metric: str, trees: int, seed: int, path: Path) -> None:
     forest.save(str(path))
 
 
-def check(path: Path, dimension: int, metric: str, count: int, size: int, digest: str | None) -> None:
-    """Raises `IndexFormatError` unless the file is, byte for byte, what is expected. Annoy is not asked."""
+def check(path: Path, dimension: int, metric: str, count: int, size: int, digest: str | None) -> Floats:
+    """The items' vectors; `IndexFormatError` unless the file is, byte for byte, what is expected. Annoy is not asked."""
     if not path.is_file():
         raise IndexFormatError(f"{path}: the index file does not exist, or is no file.")
     actual = path.stat().st_size
@@ -50,7 +50,7 @@ def check(path: Path, dimension: int, metric: str, count: int, size: int, digest
         found = sha256(path)
         if found != digest:
             raise IndexFormatError(f"{path}: SHA-256 {found}, expected {digest}. The file is damaged or another one.")
-    map_items(path, dimension, metric, count)
+    return map_items(path, dimension, metric, count)
 
 
 def map_items(path: Path, dimension: int, metric: str, count: int) -> Floats:

@@ -17,6 +17,7 @@ from tfdml._checks import check_choice
 from tfdml.index import _annoy_file
 from tfdml.index._annoy_recall import choose_search_k
 from tfdml.index._annoy_spec import AnnoySpec
+from tfdml.index._ids import PackedIds
 from tfdml.index._nearest import k_smallest
 from tfdml.index.base import (
     METRICS,
@@ -61,12 +62,12 @@ class AnnoyIndex:
         Bernhardsson, Annoy: https://github.com/spotify/annoy
     """
 
-    def __init__(self, path: Path, spec: AnnoySpec, ids: tuple[str, ...], *, prefault: bool, keep: object = None) -> None:
-        # Private: use build or load. `spec` has been checked against the file when this runs.
-        self._path, self._spec, self._ids = path, spec, ids
+    def __init__(
+        self, path: Path, spec: AnnoySpec, ids: PackedIds, vectors: Floats, *, prefault: bool, keep: object = None
+    ) -> None:
+        # Private: use build or load. `spec` has been checked against the file when this runs, and `vectors` are mapped from it.
+        self._path, self._spec, self._ids, self._vectors = path, spec, ids, vectors
         self._keep = keep  # the temporary folder of an index that was built and not yet saved
-        self._id_array = np.array(ids, dtype=object)
-        self._vectors = _annoy_file.map_items(path, spec.dimension, spec.metric, spec.count)
         self._annoy = annoy.AnnoyIndex(spec.dimension, _annoy_file.ANNOY_METRIC[spec.metric])
         self._annoy.load(str(path), prefault=prefault)
         _annoy_file.self_test(self._annoy, self._vectors, spec.count, spec.trees, path)
@@ -109,7 +110,7 @@ class AnnoyIndex:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
             raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1.")
         rows = check_vectors(vectors, metric)
-        names = check_ids(ids, len(rows))
+        names = _packed(ids, len(rows))
         number_of_trees = _number_of_trees(trees, len(rows))
         if search_k is not None and (isinstance(search_k, bool) or search_k < 1):
             raise ValueError(f"search_k={search_k!r}: expected a whole number >= 1, or None to choose it.")
@@ -123,7 +124,7 @@ class AnnoyIndex:
             index,
             rows,
             asked,
-            lambda kept: cls._grow(kept, names[: len(kept)], metric, number_of_trees, int(seed), folder),
+            lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, number_of_trees, int(seed), folder),
             asked=float(recall),
             fixed=search_k,
             trees=number_of_trees,
@@ -144,7 +145,7 @@ class AnnoyIndex:
     def _grow(
         cls,
         rows: Floats,
-        ids: tuple[str, ...],
+        ids: PackedIds,
         metric: str,
         trees: int,
         seed: int,
@@ -168,7 +169,8 @@ class AnnoyIndex:
             sha256="",
             bytes=path.stat().st_size,
         )
-        return cls(path, spec, ids, prefault=False, keep=home)
+        vectors = _annoy_file.map_items(path, spec.dimension, metric, spec.count)
+        return cls(path, spec, ids, vectors, prefault=False, keep=home)
 
     @classmethod
     def load(
@@ -198,8 +200,10 @@ class AnnoyIndex:
         """
         spec = spec if isinstance(spec, AnnoySpec) else AnnoySpec.from_dict(spec)
         file = Path(path)
-        _annoy_file.check(file, spec.dimension, spec.metric, spec.count, spec.bytes, spec.sha256 if checksum else None)
-        return cls(file, spec, check_ids(ids, spec.count), prefault=prefault)
+        vectors = _annoy_file.check(
+            file, spec.dimension, spec.metric, spec.count, spec.bytes, spec.sha256 if checksum else None
+        )
+        return cls(file, spec, _packed(ids, spec.count), vectors, prefault=prefault)
 
     def save(self, path: str | os.PathLike[str]) -> AnnoySpec:
         """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
@@ -256,7 +260,7 @@ class AnnoyIndex:
             distances = _squared_distances(self._vectors, candidates, query)
             order, squared[row] = k_smallest(distances, k)
             numbers[row] = candidates[order]
-        return SearchResult(numbers, self._id_array[numbers], distances_from_squares(squared, self.metric))
+        return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
 
     def _candidates(self, query: Floats, k: int, width: int) -> npt.NDArray[np.int64]:
         """At least k different items, in the order of their numbers."""
@@ -277,6 +281,10 @@ class AnnoyIndex:
             f"AnnoyIndex({len(self)} items, dimension={self.dimension}, metric={self.metric!r}, trees={self._spec.trees}, "
             f"search_k={self._spec.search_k}, recall@{self._spec.recall_at}={self._spec.recall:.3f})"
         )
+
+
+def _packed(ids: Iterable[Any], count: int) -> PackedIds:
+    return ids if isinstance(ids, PackedIds) and len(ids) == count else PackedIds(check_ids(ids, count))
 
 
 def _number_of_trees(trees: object, count: int) -> int:
