@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tfdml.evaluation._bootstrap import Interval
+from tfdml.evaluation.breakdown import Breakdown
 from tfdml.evaluation.by_distances import retrieval_by_distances
 from tfdml.evaluation.joint_bayesian import JointBayesian
 from tfdml.evaluation.of_models import evaluate_dataset
 from tfdml.evaluation.pairs import VerificationPairs, verification_pairs
-from tfdml.evaluation.ranking import PerQuery, RetrievalResult, retrieval
+from tfdml.evaluation.ranking import retrieval
 from tfdml.evaluation.re_ranking import k_reciprocal_distances
+from tfdml.evaluation.retrieval_result import PerQuery, RetrievalResult
 from tfdml.evaluation.similarity import SimilarityResult, similarity
 from tfdml.evaluation.verification import verification
 from tfdml.evaluation.verification_result import OverFolds, RocCurve, VerificationResult
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerRow",
+    "Breakdown",
     "EmbeddingMonitor",
+    "Interval",
     "JointBayesian",
     "OverFolds",
     "PerQuery",
