@@ -210,3 +210,43 @@ def retrieval_figures(queries, labels, gallery=None, gallery_labels=None, left_o
         lists = [ranked_figures(one, class_gain, ks) for one in arrangements(groups, gain_of, ties)]
         per_query.append({name: sum(one[name] for one in lists) / len(lists) for name in lists[0]})
     return {name: sum(one[name] for one in per_query) / len(per_query) for name in per_query[0]}
+
+
+def identification(queries, labels, gallery, gallery_labels, fir, rank, metric="cosine"):
+    """Rank-r rate, DIR at the FIR, and how often a known query is nearer than an unknown one, query by query."""
+    known, unknown = [], []
+    for query, label in zip(queries, labels, strict=True):
+        by_class = {}
+        for item, item_label in zip(gallery, gallery_labels, strict=True):
+            d = distance(query, item, metric)
+            by_class[item_label] = min(d, by_class.get(item_label, math.inf))
+        nearest = min(by_class.values())
+        if label in by_class:
+            others = sum(d <= by_class[label] for name, d in by_class.items() if name != label)
+            known.append((nearest, by_class[label], 1 + others))
+        else:
+            unknown.append(nearest)
+    allowed = [
+        t for t in [*unknown, *(n for n, _, _ in known), *(o for _, o, _ in known)] if mean(u <= t for u in unknown) <= fir
+    ]
+    threshold = max(allowed, default=-math.inf)
+    auc = mean((n < u) + 0.5 * (n == u) for n, _, _ in known for u in unknown)
+    return (
+        mean(r <= rank for _, _, r in known),
+        mean(own <= threshold and r <= rank for _, own, r in known),
+        auc,
+    )
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def pairwise_f1(classes, clusters):
+    pairs = list(itertools.combinations(range(len(classes)), 2))
+    one_class = {pair for pair in pairs if classes[pair[0]] == classes[pair[1]]}
+    one_cluster = {pair for pair in pairs if clusters[pair[0]] == clusters[pair[1]]}
+    both = len(one_class & one_cluster)
+    precision, recall = both / len(one_cluster), both / len(one_class)
+    return 2 * precision * recall / (precision + recall)
