@@ -109,6 +109,46 @@ class UnknownVersion(ServingError):
     kind = "unknown-version"
 
 
+class NotFound(ServingError):
+    """There is nothing at this address."""
+
+    status = 404
+    title = "Nothing is here"
+    kind = "not-found"
+
+
+class MethodNotAllowed(ServingError):
+    """The address takes other methods."""
+
+    status = 405
+    title = "Not a method of this address"
+    kind = "method-not-allowed"
+
+
+class BodyTimeout(ServingError):
+    """A body that did not arrive in time."""
+
+    status = 408
+    title = "The body did not arrive in time"
+    kind = "body-timeout"
+
+
+class HeaderTimeout(ServingError):
+    """Headers that did not arrive in time."""
+
+    status = 408
+    title = "The headers did not arrive in time"
+    kind = "header-timeout"
+
+
+class HeadersTooLarge(ServingError):
+    """More headers than anybody needs."""
+
+    status = 431
+    title = "The headers are too large"
+    kind = "headers-too-large"
+
+
 class Conflict(ServingError):
     """What is asked contradicts the present state, such as a new embedding of another space."""
 
@@ -155,6 +195,17 @@ class Overloaded(ServingError):
     status = 503
     title = "The service is busy"
     kind = "overloaded"
+
+    def __init__(self, detail: str, *, retry_after: float | None = 1.0) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class DeadlineExceeded(ServingError):
+    """No answer before the deadline."""
+
+    status = 503
+    title = "No answer in time"
+    kind = "deadline"
 
     def __init__(self, detail: str, *, retry_after: float | None = 1.0) -> None:
         super().__init__(detail, retry_after=retry_after)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/gif")
+LARGEST_K = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,18 @@ class Settings:
         max_pixels: images with more pixels are refused unseen; the bundle's own limit holds as well.
         max_frames: GIFs with more frames are refused unseen.
         max_body_bytes: of a JSON body.
-        max_k: the most neighbours that a request may ask for.
+        max_bytes_in_flight: of all bodies that are held at a time; more are refused with a 503.
+        max_pixels_in_flight: of all images that are decoded at a time; more wait.
+        max_k: the most neighbours that a request may ask for, 1000 at most.
         max_queries: the most queries in a batch.
         deadline: seconds within which a request is answered or refused.
         concurrency: how many requests are worked on at once.
         queue: how many more may wait; the next is refused at once with a 503.
+        threads: that search; 0 for one for each processor.
+        connections: the most that are open at a time.
+        header_seconds: within which a request's headers must have arrived.
+        keep_alive: seconds after which an idle connection is closed.
+        shutdown_seconds: that running requests are given when the service stops.
         embed_batch: the most images that are embedded together in embedded mode.
         embed_wait: seconds to wait for a batch to fill; 0 takes what is there.
         embed_threads: threads of TensorFlow in embedded mode; 0 for as many as it likes.
@@ -70,11 +77,18 @@ class Settings:
     max_pixels: int = 50_000_000
     max_frames: int = 200
     max_body_bytes: int = 32 << 20
+    max_bytes_in_flight: int = 256 << 20
+    max_pixels_in_flight: int = 200_000_000
     max_k: int = 100
     max_queries: int = 64
     deadline: float = 10.0
     concurrency: int = 32
     queue: int = 64
+    threads: int = 0
+    connections: int = 1000
+    header_seconds: float = 10.0
+    keep_alive: float = 30.0
+    shutdown_seconds: float = 15.0
     embed_batch: int = 32
     embed_wait: float = 0.0
     embed_threads: int = 0
@@ -91,6 +105,8 @@ class Settings:
                 object.__setattr__(self, name, Path(os.fspath(value)))
         for name, least in _LEAST.items():
             _check_number(name, getattr(self, name), least)
+        if self.max_k > LARGEST_K:
+            raise ValueError(f"max_k={self.max_k}: expected at most {LARGEST_K:,}.")
         if self.port > 65535:
             raise ValueError(f"port={self.port}: expected 0 to 65535.")
         if self.tf_serving is not None and (urlsplit(self.tf_serving).scheme not in ("http", "https")):
@@ -104,6 +120,14 @@ class Settings:
     def embedded(self) -> bool:
         """Whether the SavedModel runs in this process."""
         return self.tf_serving is None and self.grpc is None
+
+    @property
+    def served_name(self) -> str:
+        """The model's name: as given, or the name of its directory."""
+        if self.model_name:
+            return self.model_name
+        path = self.bundle.absolute()
+        return path.parent.name if path.name.isdigit() else path.name
 
     def replace(self, **changes: Any) -> Settings:
         """The same with other values."""
@@ -119,11 +143,18 @@ _LEAST: dict[str, float] = {
     "max_pixels": 1,
     "max_frames": 1,
     "max_body_bytes": 1,
+    "max_bytes_in_flight": 1,
+    "max_pixels_in_flight": 1,
     "max_k": 1,
     "max_queries": 1,
     "deadline": 0.001,
     "concurrency": 1,
     "queue": 0,
+    "threads": 0,
+    "connections": 1,
+    "header_seconds": 0.01,
+    "keep_alive": 0.0,
+    "shutdown_seconds": 0.0,
     "embed_batch": 1,
     "embed_wait": 0.0,
     "embed_threads": 0,

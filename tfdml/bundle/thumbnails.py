@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -25,6 +25,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def thumbnail_of(file: BinaryIO, side: int) -> bytes:
+    """A JPEG of at most `side` x `side` pixels with the whole picture of an image file on it.
+
+    Raises:
+        OSError, SyntaxError, ValueError: whatever Pillow raises for a file that it cannot read.
+    """
+    with Image.open(file) as image:
+        # A JPEG is decoded at a fraction of its size already.
+        image.draft("RGB", (2 * side, 2 * side))
+        return _shrunk(to_rgb(image), side)
+
+
 def make_thumbnails(gallery: Dataset, side: int) -> Iterator[bytes]:
     """For each item, in order, a JPEG of at most `side` x `side` pixels with the whole picture on it.
 
@@ -33,19 +45,19 @@ def make_thumbnails(gallery: Dataset, side: int) -> Iterator[bytes]:
 
     def thumbnail(number: int) -> bytes:
         try:
-            with Image.open(io.BytesIO(gallery.image_bytes(number))) as image:
-                # A JPEG is decoded at a fraction of its size already.
-                image.draft("RGB", (2 * side, 2 * side))
-                picture = to_rgb(image)
+            return thumbnail_of(io.BytesIO(gallery.image_bytes(number)), side)
         except (OSError, SyntaxError, ValueError):
             pixels = gallery.load(number).numpy()
-            picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=_QUALITY)
-        return file.getvalue()
+            return _shrunk(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB"), side)
 
     with ThreadPoolExecutor() as pool:
         # In parts: a pool that is given everything at once keeps every finished picture in memory.
         for start in range(0, len(gallery), _AT_ONCE):
             yield from pool.map(thumbnail, range(start, min(start + _AT_ONCE, len(gallery))))
+
+
+def _shrunk(picture: Image.Image, side: int) -> bytes:
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()

@@ -1,4 +1,4 @@
-"""The command line: `tfdml demo | train | evaluate | export | verify | search | inspect`."""
+"""The command line: `tfdml demo | train | evaluate | export | verify | search | inspect | serve | key`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, demo, training
+from tfdml.cli import bundles, demo, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -15,7 +15,8 @@ app = typer.Typer(
     help=(
         "Deep metric learning for TensorFlow and Keras: from labelled images to a served visual search.\n\n"
         "The usual way: [bold]train[/bold] on a folder of images, [bold]evaluate[/bold] on classes that were not trained on, "
-        "[bold]export[/bold] a bundle, [bold]search[/bold] it. [bold]demo[/bold] does all of that in a few minutes."
+        "[bold]export[/bold] a bundle, [bold]search[/bold] or [bold]serve[/bold] it. [bold]demo[/bold] does most of that in a "
+        "few minutes."
     ),
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -29,6 +30,8 @@ app.command("export")(bundles.export)
 app.command("verify")(bundles.verify)
 app.command("search")(bundles.search)
 app.command("inspect")(bundles.inspect)
+app.command("serve")(serving.serve)
+app.command("key")(serving.key)
 
 
 def _version(asked: bool) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdml.evaluation.ranking import retrieval
-from tfdml.evaluation.retrieval_result import RetrievalResult
+from tfdml.evaluation.ranking import RetrievalResult, retrieval
 from tfdml.index.base import Floats
 
 if TYPE_CHECKING:
