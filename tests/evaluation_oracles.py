@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -150,3 +151,102 @@ def joint_bayesian_log_likelihood(x, labels, between, within):
         covariance = np.kron(np.ones((count, count)), between) + np.kron(np.eye(count), within)
         total += log_gaussian(members.ravel(), covariance)
     return total
+
+
+def ranking(queries, gallery=None, left_out=None, *, metric="cosine"):
+    """For each query the groups of equal distance, nearest first, as lists of item numbers; `left_out` are sets of numbers."""
+    if gallery is None:
+        gallery = queries
+        left_out = left_out or [set() for _ in queries]
+        left_out = [{number} | out for number, out in enumerate(left_out)]
+    result = []
+    for number, query in enumerate(queries):
+        found = [item for item in range(len(gallery)) if not left_out or item not in left_out[number]]
+        by_distance = {}
+        for item in found:
+            by_distance.setdefault(distance(query, gallery[item], metric), []).append(item)
+        result.append([by_distance[value] for value in sorted(by_distance)])
+    return result
+
+
+def arrangements(groups, gain_of, ties):
+    """Every list of gains that an order of equal distances can give; or the one that `ties` names."""
+    if ties == "number":
+        return [[gain_of(item) for group in groups for item in group]]
+    if ties == "pessimistic":
+        return [[gain for group in groups for gain in sorted(gain_of(item) for item in group)]]
+    each = [list(itertools.permutations([gain_of(item) for item in group])) for group in groups]
+    return [[gain for group in chosen for gain in group] for chosen in itertools.product(*each)]
+
+
+def ranked_figures(gains, class_gain, ks):
+    """All figures of one list of gains; an item is right if its gain is at least `class_gain`."""
+    relevant = [gain >= class_gain for gain in gains]
+    r = sum(relevant)
+    precision = [sum(relevant[:i]) / i for i in range(1, len(relevant) + 1)]
+    figures = {f"recall_at_{k}": float(any(relevant[:k])) for k in ks}
+    figures |= {f"precision_at_{k}": precision[k - 1] for k in ks}
+    figures["r_precision"] = precision[r - 1]
+    figures["map_at_r"] = sum(precision[i] for i in range(r) if relevant[i]) / r
+    figures["map"] = sum(precision[i] for i in range(len(relevant)) if relevant[i]) / r
+    figures["mrr"] = 1 / (relevant.index(True) + 1)
+    for k in ks:
+        dcg = sum(gain / math.log2(place + 2) for place, gain in enumerate(gains[:k]))
+        best = sum(gain / math.log2(place + 2) for place, gain in enumerate(sorted(gains, reverse=True)[:k]))
+        figures[f"ndcg_at_{k}"] = dcg / best
+    return figures
+
+
+def retrieval_figures(queries, labels, gallery=None, gallery_labels=None, left_out=None, *, metric, ks, ties, gain=None):
+    """Means over the queries with an answer; with `ties="expected"` over every order of what is equally near."""
+    items = labels if gallery is None else gallery_labels
+    rankings = ranking(queries, gallery, left_out, metric=metric)
+    per_query = []
+    for number, groups in enumerate(rankings):
+        if not any(items[item] == labels[number] for group in groups for item in group):
+            continue
+        gain_of = (lambda item, q=number: float(items[item] == labels[q])) if gain is None else (lambda i, q=number: gain(q, i))
+        class_gain = 1 if gain is None else min(gain_of(i) for group in groups for i in group if items[i] == labels[number])
+        lists = [ranked_figures(one, class_gain, ks) for one in arrangements(groups, gain_of, ties)]
+        per_query.append({name: sum(one[name] for one in lists) / len(lists) for name in lists[0]})
+    return {name: sum(one[name] for one in per_query) / len(per_query) for name in per_query[0]}
+
+
+def identification(queries, labels, gallery, gallery_labels, fir, rank, metric="cosine"):
+    """Rank-r rate, DIR at the FIR, and how often a known query is nearer than an unknown one, query by query."""
+    known, unknown = [], []
+    for query, label in zip(queries, labels, strict=True):
+        by_class = {}
+        for item, item_label in zip(gallery, gallery_labels, strict=True):
+            d = distance(query, item, metric)
+            by_class[item_label] = min(d, by_class.get(item_label, math.inf))
+        nearest = min(by_class.values())
+        if label in by_class:
+            others = sum(d <= by_class[label] for name, d in by_class.items() if name != label)
+            known.append((nearest, by_class[label], 1 + others))
+        else:
+            unknown.append(nearest)
+    allowed = [
+        t for t in [*unknown, *(n for n, _, _ in known), *(o for _, o, _ in known)] if mean(u <= t for u in unknown) <= fir
+    ]
+    threshold = max(allowed, default=-math.inf)
+    auc = mean((n < u) + 0.5 * (n == u) for n, _, _ in known for u in unknown)
+    return (
+        mean(r <= rank for _, _, r in known),
+        mean(own <= threshold and r <= rank for _, own, r in known),
+        auc,
+    )
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def pairwise_f1(classes, clusters):
+    pairs = list(itertools.combinations(range(len(classes)), 2))
+    one_class = {pair for pair in pairs if classes[pair[0]] == classes[pair[1]]}
+    one_cluster = {pair for pair in pairs if clusters[pair[0]] == clusters[pair[1]]}
+    both = len(one_class & one_cluster)
+    precision, recall = both / len(one_cluster), both / len(one_class)
+    return 2 * precision * recall / (precision + recall)

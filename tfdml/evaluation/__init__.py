@@ -8,12 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tfdml.evaluation._bootstrap import Interval
+from tfdml.evaluation.breakdown import Breakdown
 from tfdml.evaluation.by_distances import retrieval_by_distances
+from tfdml.evaluation.calibration import Calibration, Check, calibrate
+from tfdml.evaluation.clustering import ClusteringResult, OverSeeds, clustering
+from tfdml.evaluation.compare import Difference, OverRuns, RetrievalComparison, compare, cross_validate
+from tfdml.evaluation.identification import IdentificationResult, identification, open_set_split
+from tfdml.evaluation.index_gap import IndexGap, index_gap
 from tfdml.evaluation.joint_bayesian import JointBayesian
 from tfdml.evaluation.of_models import evaluate_dataset
 from tfdml.evaluation.pairs import VerificationPairs, verification_pairs
-from tfdml.evaluation.ranking import PerQuery, RetrievalResult, retrieval
+from tfdml.evaluation.ranking import retrieval
 from tfdml.evaluation.re_ranking import k_reciprocal_distances
+from tfdml.evaluation.retrieval_result import PerQuery, RetrievalResult
 from tfdml.evaluation.similarity import SimilarityResult, similarity
 from tfdml.evaluation.verification import verification
 from tfdml.evaluation.verification_result import OverFolds, RocCurve, VerificationResult
@@ -21,6 +29,7 @@ from tfdml.evaluation.verification_result import OverFolds, RocCurve, Verificati
 if TYPE_CHECKING:
     from tfdml.evaluation.callbacks import RetrievalCallback
     from tfdml.evaluation.floors import raw_pixels
+    from tfdml.evaluation.match_probability import fit_match_probability
     from tfdml.evaluation.monitor import EmbeddingMonitor
     from tfdml.evaluation.pictures import Answer, AnswerRow, answers_figure
     from tfdml.evaluation.verification_callback import VerificationCallback
@@ -28,11 +37,22 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerRow",
+    "Breakdown",
+    "Calibration",
+    "Check",
+    "ClusteringResult",
+    "Difference",
     "EmbeddingMonitor",
+    "IdentificationResult",
+    "IndexGap",
+    "Interval",
     "JointBayesian",
     "OverFolds",
+    "OverRuns",
+    "OverSeeds",
     "PerQuery",
     "RetrievalCallback",
+    "RetrievalComparison",
     "RetrievalResult",
     "RocCurve",
     "SimilarityResult",
@@ -40,8 +60,16 @@ __all__ = [
     "VerificationPairs",
     "VerificationResult",
     "answers_figure",
+    "calibrate",
+    "clustering",
+    "compare",
+    "cross_validate",
     "evaluate_dataset",
+    "fit_match_probability",
+    "identification",
+    "index_gap",
     "k_reciprocal_distances",
+    "open_set_split",
     "raw_pixels",
     "retrieval",
     "retrieval_by_distances",
@@ -57,6 +85,7 @@ _LAZY = {
     "RetrievalCallback": "callbacks",
     "VerificationCallback": "verification_callback",
     "answers_figure": "pictures",
+    "fit_match_probability": "match_probability",
     "raw_pixels": "floors",
 }
 

@@ -7,16 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tfdml.evaluation.ranking import (
-    PerQuery,
-    RetrievalResult,
-    check_answers,
-    check_ks,
-    class_numbers,
-    precisions,
-    result_of,
-    shared_class_numbers,
-)
+from tfdml._checks import check_choice
+from tfdml.evaluation._labels import check_answers, check_ks, class_numbers, shared_class_numbers
+from tfdml.evaluation._ties import TIES, figures_of, groups
+from tfdml.evaluation.ranking import precisions
+from tfdml.evaluation.retrieval_result import PerQuery, RetrievalResult, result_of
 from tfdml.index._nearest import k_smallest
 
 
@@ -26,11 +21,12 @@ def retrieval_by_distances(
     gallery_labels: npt.ArrayLike | None = None,
     *,
     ks: Sequence[int] | None = None,
+    ties: str = "number",
     name: str = "given",
 ) -> RetrievalResult:
     """Recall@k, R-Precision and MAP@R of given distances, such as those of `k_reciprocal_distances`.
 
-    The figures are those of `tfdml.evaluation.retrieval`, items at equal distance in the order of their numbers.
+    The figures are those of `tfdml.evaluation.retrieval`.
 
     Args:
         distances: `[Q, G]`, without NaN; smaller is nearer.
@@ -38,6 +34,7 @@ def retrieval_by_distances(
         gallery_labels: `[G]`, of the same kind; None if queries and gallery are the same items: then an item is left out of
             its own answer, whatever its distance to itself is.
         ks: the k of Recall@k, as in `retrieval`.
+        ties: what counts where right and wrong answers are equally near, as in `retrieval`.
         name: what the result calls these distances.
 
     Raises:
@@ -73,25 +70,45 @@ def retrieval_by_distances(
     ks = [k for k in (1, 5, 10) if k <= max(available, 1)] if ks is None else ks
     largest = check_ks(ks, available)
 
+    check_choice("ties", ties, TIES)
+
     found = PerQuery(
         nearest=np.empty((count, largest), np.int64),
         distances=np.empty((count, largest), np.float32),
         correct=np.empty((count, largest), bool),
         answers=answers,
-        r_precision=np.empty(count),
-        map_at_r=np.empty(count),
+        r_precision=np.full(count, np.nan),
+        map_at_r=np.full(count, np.nan),
+        classes=classes,
     )
+    values = {f"recall_at_{k}": np.full(count, np.nan) for k in ks}
+    values |= {"r_precision": found.r_precision, "map_at_r": found.map_at_r}
+    tied = np.zeros(count, bool)
     for query in range(count):
         row = matrix[query].astype(np.float64)
         if np.isnan(row).any():
             raise ValueError(f"distances: NaN in row {query} of {count}.")
         if exclude[query] >= 0:
             row = np.delete(row, query)
-        numbers, values = k_smallest(row, max(largest, int(answers[query])))
+        depth = max(largest, int(answers[query]))
+        numbers, near = k_smallest(row, depth)
+        beyond = np.setdiff1d(np.flatnonzero(row == near[-1]), numbers, assume_unique=True)
+        numbers = np.concatenate([numbers, beyond])
         numbers = numbers + ((numbers >= query) & (exclude[query] >= 0))
         relevant = gallery_classes[numbers] == classes[query]
-        found.nearest[query], found.distances[query] = numbers[:largest], values[:largest]
+        found.nearest[query], found.distances[query] = numbers[:largest], near[:largest]
         found.correct[query] = relevant[:largest]
-        one = slice(query, query + 1)
-        found.r_precision[one], found.map_at_r[one] = precisions(relevant[None], answers[one])
-    return result_of(found, ks, items, name)
+        if not answers[query]:
+            continue
+        near = np.append(near, np.full(len(beyond), near[-1]))
+        equal = groups(near, relevant)
+        tied[query] = ((equal.right > 0) & (equal.right < equal.size)).any()
+        if ties != "number" and tied[query]:
+            figures = figures_of(equal, int(answers[query]), ks, ties)
+        else:
+            at_r = precisions(relevant[None, :depth], answers[query : query + 1])
+            figures = {"r_precision": at_r[0][0], "map_at_r": at_r[1][0]}
+            figures |= {f"recall_at_{k}": float(relevant[:k].any()) for k in ks}
+        for key, each in values.items():
+            each[query] = figures[key]
+    return result_of(found, ks, items, name, values, tied, ties)

@@ -9,8 +9,10 @@ import keras
 import numpy as np
 
 from tfdml._checks import check_choice, check_positive
+from tfdml.evaluation._labels import check_answers, check_ks, class_numbers
 from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
-from tfdml.evaluation.ranking import RetrievalResult, check_answers, check_ks, class_numbers, retrieval
+from tfdml.evaluation.ranking import retrieval
+from tfdml.evaluation.retrieval_result import RetrievalResult
 from tfdml.index.base import METRICS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdml._checks import check_positive
-from tfdml.evaluation.ranking import class_numbers
+from tfdml.evaluation._labels import class_numbers
 from tfdml.index.base import check_vectors
 
 Doubles = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from tfdml._checks import check_choice, check_positive
 from tfdml.evaluation._comparison import METRICS, comparison
+from tfdml.evaluation._labels import class_numbers
 from tfdml.evaluation.of_models import embed, images_and_labels
-from tfdml.evaluation.ranking import class_numbers
 from tfdml.index.base import Floats, Integers, check_vectors
 
 if TYPE_CHECKING:

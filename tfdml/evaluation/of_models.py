@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdml.evaluation.ranking import RetrievalResult, retrieval
+from tfdml.evaluation.ranking import retrieval
+from tfdml.evaluation.retrieval_result import RetrievalResult
 from tfdml.index.base import Floats
 
 if TYPE_CHECKING:

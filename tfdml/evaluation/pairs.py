@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdml._checks import check_positive
-from tfdml.evaluation.ranking import class_numbers
+from tfdml.evaluation._labels import class_numbers
 from tfdml.index.base import Integers
 
 
@@ -105,7 +105,7 @@ def verification_pairs(
                     f"{argument}={wanted!r}: {here} {total:,} pairs{'' if folds is None else ' in all'}. "
                     "Ask for fewer pairs or fewer folds, but at least one of each."
                 )
-            places = np.arange(total) if count == total else _distinct(total, count, bits)
+            places = np.arange(total) if count == total else distinct_places(total, count, bits)
             parts.append((*within.at(places, same), same, number))
     return VerificationPairs(
         left=np.concatenate([left for left, _, _, _ in parts]),
@@ -162,7 +162,7 @@ class ItemPairs:
         return self.items[earlier], self.items[later]
 
 
-def _distinct(total: int, count: int, bits: Any) -> Integers:
+def distinct_places(total: int, count: int, bits: Any) -> Integers:
     """`count` different numbers below `total`."""
     # NumPy promises the stream of a bit generator across releases, but not what `Generator` makes of it.
     if 2 * count > total:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdml.evaluation._comparison import Comparison, Scorer, comparison
+from tfdml.evaluation._labels import class_numbers
 from tfdml.evaluation._pair_counts import PairCounts, count_all_pairs, count_listed_pairs
 from tfdml.evaluation.pairs import VerificationPairs, class_folds
-from tfdml.evaluation.ranking import class_numbers
 from tfdml.evaluation.verification_result import OverFolds, RocCurve, VerificationResult
 from tfdml.index._nearest import BLOCK_BYTES
 from tfdml.index.base import Floats

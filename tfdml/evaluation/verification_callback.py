@@ -9,9 +9,9 @@ import keras
 
 from tfdml._checks import check_choice, check_positive
 from tfdml.evaluation._comparison import METRICS
+from tfdml.evaluation._labels import class_numbers
 from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
 from tfdml.evaluation.pairs import VerificationPairs, verification_pairs
-from tfdml.evaluation.ranking import class_numbers
 from tfdml.evaluation.verification import verification
 from tfdml.evaluation.verification_result import VerificationResult
 

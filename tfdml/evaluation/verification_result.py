@@ -78,10 +78,10 @@ class VerificationResult:
     def figures(self, prefix: str = "") -> dict[str, float]:
         """`auc`, `eer`, `tar_at_far_1e-3` for each FAR; with folds also `accuracy`, `val_at_far_1e-3`; each with the prefix."""
         values = {"auc": self.auc, "eer": self.eer}
-        values |= {f"tar_at_far_{_short(far)}": value for far, value in self.tar_at_far.items()}
+        values |= {f"tar_at_far_{short_rate(far)}": value for far, value in self.tar_at_far.items()}
         if self.accuracy is not None:
             values["accuracy"] = self.accuracy.mean
-        values |= {f"val_at_far_{_short(far)}": value.mean for far, value in self.val_at_far.items()}
+        values |= {f"val_at_far_{short_rate(far)}": value.mean for far, value in self.val_at_far.items()}
         return {prefix + name: value for name, value in values.items()}
 
     def as_dict(self, prefix: str = "") -> dict[str, float]:
@@ -89,16 +89,16 @@ class VerificationResult:
         more: dict[str, float] = {}
         if self.accuracy is not None:
             more["accuracy_standard_error"] = self.accuracy.standard_error
-        more |= {f"val_at_far_{_short(far)}_standard_error": value.standard_error for far, value in self.val_at_far.items()}
+        more |= {f"val_at_far_{short_rate(far)}_standard_error": value.standard_error for far, value in self.val_at_far.items()}
         more |= {"positive_pairs": self.positive_pairs, "negative_pairs": self.negative_pairs}
         return self.figures(prefix) | {prefix + name: value for name, value in more.items()}
 
     def __str__(self) -> str:
         rows = [("AUC", f"{self.auc:.2%}"), ("EER", f"{self.eer:.2%}")]
-        rows += [(f"TAR@FAR={_short(far)}", f"{value:.2%}") for far, value in self.tar_at_far.items()]
+        rows += [(f"TAR@FAR={short_rate(far)}", f"{value:.2%}") for far, value in self.tar_at_far.items()]
         if self.accuracy is not None:
             rows.append(("accuracy", str(self.accuracy)))
-        rows += [(f"VAL@FAR={_short(far)}", str(value)) for far, value in self.val_at_far.items()]
+        rows += [(f"VAL@FAR={short_rate(far)}", str(value)) for far, value in self.val_at_far.items()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value:>7}" for name, value in rows]
         folds = "" if self.accuracy is None else f" in {len(self.accuracy.values)} folds"
@@ -106,7 +106,7 @@ class VerificationResult:
         return "\n".join(lines)
 
 
-def _short(far: float) -> str:
+def short_rate(far: float) -> str:
     """1e-3, not 0.001: a dot in a name is in the way of format strings such as those of ModelCheckpoint."""
     digits, exponent = f"{far:.6e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"

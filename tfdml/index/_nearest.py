@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ import numpy.typing as npt
 from tfdml.index.base import Floats, Integers
 
 Doubles = npt.NDArray[np.float64]
+Exclude = Callable[[slice], tuple[Integers, Integers]]
+"""For a slice of the queries the pairs that must not be returned: places in the slice, and row numbers."""
+
+_T = TypeVar("_T")
 
 BLOCK_BYTES = 32 << 20
 """Size of one block of the float32 product of queries and rows. Each worker thread holds one, and about half as much again."""
@@ -32,17 +36,22 @@ _UNIT_ROUNDOFF = 2.0**-24
 
 
 class Block(NamedTuple):
-    """The answers to queries `start` to `start + len(numbers)`."""
+    """The answers to queries `start` to `start + len(numbers)`.
+
+    `tied` are the rows that are as near as the last of `numbers` and not among them: places in the block, in order, and row
+    numbers.
+    """
 
     start: int
     numbers: Integers
     squared_distances: Doubles
+    tied: tuple[Integers, Integers]
 
 
 class _Candidates(NamedTuple):
     """A block's candidates in the order of their numbers, each row padded with infinite scores."""
 
-    scores: Doubles
+    scores: Floats
     rows: Integers
     error: Doubles
     flooded: Integers  # queries with too many candidates: they have none here
@@ -73,7 +82,7 @@ class NearestRows:
         self,
         queries: Floats,
         k: int,
-        exclude: Integers | None = None,
+        exclude: Integers | Exclude | None = None,
         *,
         exact_distances: bool = True,
         block_bytes: int = BLOCK_BYTES,
@@ -82,8 +91,9 @@ class NearestRows:
 
         Args:
             queries: float32 `[Q, D]`.
-            k: how many, at most the number of rows that are not excluded.
-            exclude: int64 `[Q]`, a row number for each query that must not be returned; -1 excludes nothing.
+            k: how many, at most the number of rows. Where fewer are not excluded, excluded ones follow at distance infinity.
+            exclude: int64 `[Q]`, a row number for each query that must not be returned, -1 excluding nothing; or, for several
+                of each query, a function, see `Exclude`.
             exact_distances: whether the distances come from float64 differences for every neighbour. Otherwise only the
                 *order* is exact, and the distances carry the rounding of a float32 product, which is quicker for large k.
             block_bytes: size of a block of the product.
@@ -91,57 +101,47 @@ class NearestRows:
         # A row of the product; of the candidates: value, number and order, of seldom more than 2 k of them; and the query.
         row_bytes = 4 * len(self._rows) + 24 * min(len(self._rows), 2 * k) + 24 * queries.shape[1]
         height = int(np.clip(block_bytes // row_bytes, 1, 4096))
-        starts = range(0, len(queries), height)
 
         def block(start: int) -> Block:
             part = slice(start, start + height)
-            left_out = None if exclude is None else exclude[part]
-            return Block(start, *self._block(queries[part], k, left_out, exact_distances))
+            return Block(start, *self._block(queries[part], k, _excluded(exclude, part), exact_distances))
 
-        workers = min(os.cpu_count() or 1, len(starts))
-        if workers <= 1:
-            yield from map(block, starts)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            # A window, so that finished blocks do not pile up when the caller is slower than the search.
-            pending: deque[Future[Block]] = deque()
-            for start in starts:
-                pending.append(pool.submit(block, start))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        yield from in_threads(block, range(0, len(queries), height))
 
     def squared_distances(self, queries: Floats, numbers: Integers) -> Doubles:
         """Of queries `[Q, D]` to rows of the given numbers `[Q, k]`, from float64 differences."""
         query = np.repeat(np.arange(len(queries)), numbers.shape[1])
         return self._squared_distances(queries, query, numbers.ravel()).reshape(numbers.shape)
 
-    def _block(self, queries: Floats, k: int, exclude: Integers | None, exact_distances: bool) -> tuple[Integers, Doubles]:
+    def _block(
+        self, queries: Floats, k: int, exclude: tuple[Integers, Integers], exact_distances: bool
+    ) -> tuple[Integers, Doubles, tuple[Integers, Integers]]:
         found = self._candidates(queries, k, exclude)
-        values, rows = found.scores, found.rows
         if exact_distances:
+            values, rows = found.scores.astype(np.float64), found.rows
             query, place = np.nonzero(np.isfinite(values))
             values[query, place] = self._squared_distances(queries, query, rows[query, place])
+            # Candidates come in the order of their numbers, and a stable sort leaves equal distances in it.
+            order = np.argsort(values, axis=1, kind="stable")
+            values, rows = np.take_along_axis(values, order, axis=1), np.take_along_axis(rows, order, axis=1)
         else:
-            values, rows = self._settle_near_ties(queries, found)
-        # Candidates come in the order of their numbers, and a stable sort leaves equal distances in it.
-        order = np.argsort(values, axis=1, kind="stable")[:, :k]
-        numbers = np.take_along_axis(rows, order, axis=1)
-        distances = np.take_along_axis(values, order, axis=1)
-        np.maximum(distances, 0, out=distances)
+            values, rows = self._settled(queries, found)
+        numbers, distances = rows[:, :k], np.maximum(values[:, :k], 0)
+        last = distances[:, -1:]
+        tied, place = np.nonzero((values[:, k:] == last) & np.isfinite(last))
+        beyond = [(tied, rows[tied, k + place])]
         for one in found.flooded:
-            left_out = -1 if exclude is None else int(exclude[one])
-            numbers[one], distances[one] = self._one_query(queries[one], k, left_out)
-        return numbers, distances
+            numbers[one], distances[one], more = self._one_query(queries[one], k, exclude[1][exclude[0] == one])
+            beyond.append((np.full(len(more), int(one)), more))
+        places, others = (np.concatenate(parts) for parts in zip(*beyond, strict=True))
+        order = np.argsort(places, kind="stable")
+        return numbers, distances, (places[order], others[order])
 
-    def _candidates(self, queries: Floats, k: int, exclude: Integers | None) -> _Candidates:
+    def _candidates(self, queries: Floats, k: int, exclude: tuple[Integers, Integers]) -> _Candidates:
         """For each query all rows that may be among its k nearest, as far as the float32 product can tell."""
         scaled, error = self._scaled(queries)
         scores = scaled @ self._columns
-        if exclude is not None:
-            which = np.flatnonzero(exclude >= 0)
-            scores[which, exclude[which]] = np.inf
+        scores[exclude] = np.inf
         bound = _kth_smallest_bound(scores, k) + 2 * error.astype(np.float32)
         chosen = _flat_nonzero(scores <= bound[:, None])
         query, row = np.divmod(chosen, scores.shape[1])
@@ -156,7 +156,7 @@ class NearestRows:
 
         shape = (len(queries), max(k, int(counts.max())))
         place = query, np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-        padded, rows = np.full(shape, np.inf), np.zeros(shape, np.int64)
+        padded, rows = np.full(shape, np.inf, np.float32), np.zeros(shape, np.int64)
         padded[place], rows[place] = scores.ravel()[chosen], row
         return _Candidates(padded, rows, error, flooded)
 
@@ -173,24 +173,28 @@ class NearestRows:
         error = (8 + 6 * np.sqrt(scaled.shape[1])) * _UNIT_ROUNDOFF * (norms + 0.5)
         return scaled, error
 
-    def _settle_near_ties(self, queries: Floats, found: _Candidates) -> tuple[Doubles, Integers]:
-        """Squared distances from the scores; from differences, where neighbouring scores are closer than their error."""
+    def _settled(self, queries: Floats, found: _Candidates) -> tuple[Doubles, Integers]:
+        """Squared distances and rows in order: from the scores, or from differences where these are closer than their error."""
         centred = queries - self._center
         own = np.einsum("qd,qd->q", centred, centred)[:, None]  # what the scores leave out: it is the same for all rows
         unit = 2 * self._scale**2
-        order = np.argsort(found.scores, axis=1, kind="stable")
-        squares = np.take_along_axis(found.scores, order, axis=1) * unit + own
-        rows = np.take_along_axis(found.rows, order, axis=1)
+        scores, rows = _sorted_with_rows(found.scores, found.rows)
+        squares = scores.astype(np.float64) * unit + own
         with np.errstate(invalid="ignore"):
             close = np.diff(squares, axis=1) <= 2 * unit * found.error[:, None]
         unsure = np.zeros(squares.shape, bool)
         unsure[:, 1:] |= close
         unsure[:, :-1] |= close
         query, place = np.nonzero(unsure)
-        squares[query, place] = self._squared_distances(queries, query, rows[query, place])
-        # Back to the order of the numbers, so that the caller's stable sort breaks ties by them.
-        order = np.argsort(np.where(np.isinf(squares), np.iinfo(np.int64).max, rows), axis=1, kind="stable")
-        return np.take_along_axis(squares, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        row = rows[query, place]
+        exact = self._squared_distances(queries, query, row)
+        # Every run of unsure neighbours is put in order by itself: by distance, then by number.
+        follows = np.zeros(squares.shape, bool)
+        follows[:, 1:] = close
+        run = np.cumsum(~follows[query, place])
+        order = np.lexsort((row, exact, run))
+        squares[query, place], rows[query, place] = exact[order], row[order]
+        return squares, rows
 
     def _squared_distances(self, queries: Floats, query: Integers, row: Integers) -> Doubles:
         result = np.empty(len(query))
@@ -208,7 +212,7 @@ class NearestRows:
         _, first, which = np.unique(keys.ravel(), return_index=True, return_inverse=True)
         return self._rows[first], which
 
-    def _one_query(self, query: Floats, k: int, exclude: int) -> tuple[Integers, Doubles]:
+    def _one_query(self, query: Floats, k: int, exclude: Integers) -> tuple[Integers, Doubles, Integers]:
         """Every distance from differences; copies of one row are computed once."""
         rows, which = self._distinct
         distinct = np.empty(len(rows))
@@ -217,9 +221,27 @@ class NearestRows:
             difference = np.subtract(rows[start : start + step], query, dtype=np.float64)
             np.einsum("nd,nd->n", difference, difference, out=distinct[start : start + step])
         distances = distinct[which]
-        if exclude >= 0:
-            distances[exclude] = np.inf
-        return k_smallest(distances, k)
+        distances[exclude] = np.inf
+        numbers, nearest = k_smallest(distances, k)
+        tied = np.flatnonzero(distances == nearest[-1]) if np.isfinite(nearest[-1]) else numbers
+        return numbers, nearest, np.setdiff1d(tied, numbers, assume_unique=True)
+
+
+def in_threads(function: Callable[[int], _T], starts: range) -> Iterator[_T]:
+    """What the function returns for each start, in order, computed on all cores."""
+    workers = min(os.cpu_count() or 1, len(starts))
+    if workers <= 1:
+        yield from map(function, starts)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        # A window, so that finished blocks do not pile up when the caller is slower than the search.
+        pending: deque[Future[_T]] = deque()
+        for start in starts:
+            pending.append(pool.submit(function, start))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def k_smallest(values: Doubles, k: int) -> tuple[Integers, Doubles]:
@@ -230,6 +252,26 @@ def k_smallest(values: Doubles, k: int) -> tuple[Integers, Doubles]:
     chosen = np.sort(np.concatenate([below, equal]))
     chosen = chosen[np.argsort(values[chosen], kind="stable")]
     return chosen, values[chosen]
+
+
+def _excluded(exclude: Integers | Exclude | None, part: slice) -> tuple[Integers, Integers]:
+    if callable(exclude):
+        return exclude(part)
+    numbers = np.empty(0, np.int64) if exclude is None else exclude[part]
+    places = np.flatnonzero(numbers >= 0)
+    return places, numbers[places]
+
+
+def _sorted_with_rows(scores: Floats, rows: Integers) -> tuple[Floats, Integers]:
+    """Scores in order, and their rows. One integer holds both, which sorts several times faster than an `argsort`."""
+    bits = scores.view(np.int32)
+    # Of two floats the larger one has the larger bits, but for the negative ones, whose bits are turned.
+    keys = (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).astype(np.int64)
+    packed = (keys << 32) | rows
+    packed.sort(axis=1)
+    keys = (packed >> 32).astype(np.int32)
+    bits = keys ^ ((keys >> 31) & np.int32(0x7FFFFFFF))
+    return bits.view(np.float32), packed & 0xFFFFFFFF
 
 
 def _norms(rows: Floats, center: Doubles) -> Doubles:

@@ -15,11 +15,11 @@ import { NotAPicture, prepare } from "./photo.js";
 import { showAsked } from "./query.js";
 import { hasQuery, readRoute, writeRoute } from "./route.js";
 import { fillTools } from "./tools.js";
-import { plural } from "./words.js";
+import { plural, wordsOf } from "./words.js";
 
 const MOST_PHOTOS = 12;
 const MOST_KEPT = 20;
-const PATIENCE = 4;
+const PATIENCE = 6;
 
 const photos = new Map();
 const entries = new Map();
@@ -95,7 +95,6 @@ async function readService(signal) {
     if (!(problem instanceof api.Problem) || problem.status === 401) throw problem;
     versions = [];
   }
-  document.title = `${service.model} · visual search`;
   find("#model").textContent = service.model;
   find("#facts").replaceChildren(h("span", {}, plural(service.items, "item")), h("span", {}, `version ${service.version}`));
   find("#key-button").hidden = !service.auth;
@@ -138,6 +137,7 @@ async function attempt(task, tries = 0) {
   running.abort();
   const mine = (running = new AbortController());
   find("#main").setAttribute("aria-busy", "true");
+  say("");
   try {
     await task(mine.signal);
     if (mine === running) find("#main").setAttribute("aria-busy", "false");
@@ -179,6 +179,7 @@ async function openCatalogue(route, signal) {
   const content = browse(page, words, about);
   remember(() => {
     setView("start");
+    nameTab(route.filter);
     shown = null;
     results.replaceChildren(content);
   });
@@ -205,8 +206,11 @@ async function search(route, signal) {
     scrollTo({ top: 0, behavior: "instant" });
   }
 
-  const ask = (version) =>
-    photo ? api.searchImage(photo.blob, { ...route, version }, signal) : api.searchItem(route.item, { ...route, version }, signal);
+  const k = Math.min(Math.max(1, route.k), service.max_k);
+  const ask = (version) => {
+    const words = { k, filter: route.filter, version };
+    return photo ? api.searchImage(photo.blob, words, signal) : api.searchItem(route.item, words, signal);
+  };
   const subject = photo ? Promise.resolve(null) : api.item(route.item, route.version, signal).catch(() => unknown);
   subject.then((item) => item && !same(shown) && !signal.aborted && showAsked({ item }, act));
   const sides = await (compared ? askBoth(route, ask) : ask(route.version).then((answer) => [{ version: answer.version, answer }]));
@@ -218,6 +222,7 @@ async function search(route, signal) {
     showAsked({ photo, item }, act);
     results.replaceChildren(...content);
     shown = { item: route.item, photo: route.photo };
+    nameTab(photo ? "Your photo" : `Like ${wordsOf(item).title}`);
   });
   results.querySelector(".verdict-title")?.focus({ preventScroll: true });
   say(sides.filter((side) => side.answer).map((side) => spoken(side, compared)).join(" "));
@@ -286,6 +291,10 @@ function setView(view) {
   find("#asked").hidden = view === "start";
   find("#k-box").hidden = view === "start";
   for (const name of ["version", "compare"]) find(`#${name}-box`).hidden = view === "start" || versions.length < 2;
+}
+
+function nameTab(what) {
+  document.title = `${what ? `${what} · ` : ""}${service.model} · visual search`;
 }
 
 function say(text) {

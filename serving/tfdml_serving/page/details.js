@@ -14,7 +14,11 @@ export function showDetails(items, number, actions) {
   const dialog = find("#details");
   const turn = (step) => {
     number = Math.min(items.length - 1, Math.max(0, number + step));
+    const focused = document.activeElement?.getAttribute("aria-label");
     fill(dialog, items, number, actions, turn);
+    // What had the focus is gone; its successor gets it, if it can be used.
+    const same = [...dialog.querySelectorAll("button")].find((each) => focused && each.getAttribute("aria-label") === focused && !each.disabled);
+    (same ?? dialog.querySelector("a")).focus();
   };
   dialog.onkeydown = (event) => {
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {

@@ -134,7 +134,7 @@ export class FilterBox {
 
   suggest() {
     this.clear.hidden = !this.input.value;
-    const caret = this.input.selectionStart ?? this.input.value.length;
+    const caret = this.input.selectionEnd ?? this.input.value.length;
     const next = expected(this.input.value.slice(0, caret));
     const found = this.candidates(next).filter(({ insert }) => insert.trim().toLowerCase() !== next.prefix.toLowerCase());
     this.active = -1;

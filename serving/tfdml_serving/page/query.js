@@ -17,6 +17,7 @@ export function showAsked({ photo, item }, actions) {
 
 function preview(photo) {
   const image = h("img", { src: photo.url, alt: "The photo that was searched with" });
+  image.addEventListener("error", () => image.replaceWith(icon("picture")));
   return h("span", { class: "picture whole there" }, image);
 }
 
