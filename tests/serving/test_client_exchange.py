@@ -82,7 +82,8 @@ def test_what_stays_wrong_is_not_repeated(status):
 def test_a_call_that_is_not_safe_to_repeat_is_repeated_only_if_it_was_certainly_not_done():
     for safe in (refusal(429), refusal(503), NO_CONNECTION, httpx.PoolTimeout("busy", request=REQUEST)):
         assert Run(safe, FINE, repeat=Repeat.IF_REFUSED).result == b"fine"
-    for unsafe in (refusal(502), refusal(504), CUT, SLOW):
+    late = Answer(503, {}, b'{"type": "urn:tfdml:problem:deadline", "title": "Out of time"}')
+    for unsafe in (refusal(502), refusal(504), late, CUT, SLOW):
         run = Run(unsafe, repeat=Repeat.IF_REFUSED)
         assert isinstance(run.error, (Unavailable, ConnectionFailed))
 

@@ -132,6 +132,7 @@ def test_trouble_that_passes_is_not_seen(ask, trouble):
     with Misbehaving(trouble, trouble, answers(200, FOUND)) as server:
         assert ask(server) == RESULT
     assert len(server.requests) == 3
+    assert len({request.headers["x-request-id"] for request in server.requests}) == 1
 
 
 def test_trouble_that_stays_is_told(ask):
@@ -156,14 +157,15 @@ def test_retry_after_is_honoured(ask):
 
 
 def test_changes_are_repeated_only_when_that_is_safe(ask):
-    with Misbehaving(cuts, answers(200, {})) as server:
-        ask(server, "put_item", "x", {"price": 1}, kwargs={"embedding": [1.0]})
+    item = answers(200, {"id": "x", "fields": {"price": 1}})
+    with Misbehaving(cuts, item) as server:
+        assert ask(server, "put_item", "x", {"price": 1}, kwargs={"embedding": [1.0]}) == Item("x", {"price": 1})
         assert [request.json for request in server.requests] == [{"fields": {"price": 1}, "embedding": [1.0]}] * 2
-    with Misbehaving(cuts, answers(200, {})) as server, pytest.raises(ConnectionFailed):
+    with Misbehaving(cuts, item) as server, pytest.raises(ConnectionFailed):
         ask(server, "change_item", "x", {"price": 1})
     assert [request.method for request in server.requests] == ["PATCH"]
-    with Misbehaving(answers(503), answers(200, {})) as server:
-        assert ask(server, "change_item", "x", {"price": 1}) is None
+    with Misbehaving(answers(503), item) as server:
+        assert ask(server, "change_item", "x", {"price": 1}) == Item("x", {"price": 1})
     with Misbehaving(cuts, answers(404)) as server:
         assert ask(server, "delete_item", "x") is None
     with Misbehaving(answers(404)) as server, pytest.raises(NotFound):
@@ -326,7 +328,7 @@ def test_the_two_clients_offer_the_same_methods_with_texts():
         assert blocking == awaiting
         assert "Call" not in str(blocking.return_annotation)
         assert getattr(Client, name).__doc__
-    assert str(inspect.signature(Client("http://x").item)) == "(item_id: 'str') -> 'Item'"
+    assert str(inspect.signature(Client("http://x").item)) == "(item_id: 'str', *, version: 'int | None' = None) -> 'Item'"
 
 
 def test_trio_works_too(ask, both, monkeypatch):

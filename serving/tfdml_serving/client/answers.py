@@ -133,8 +133,10 @@ class Info:
         items: how many there are, added ones included.
         dimension: of an embedding.
         metric: "euclidean" or "cosine".
+        normalised: whether embeddings have the length 1.
         fields: the items' own fields, and their types: "text", "integer" or "real".
         max_k: the most hits that can be asked for.
+        max_queries: the most queries of a batch.
         threshold: the distance up to which a hit is a match; None if the bundle was exported without one.
         writable: whether items can be changed.
         thumbnails: whether items have small pictures.
@@ -147,8 +149,10 @@ class Info:
     items: int
     dimension: int
     metric: str
+    normalised: bool
     fields: Mapping[str, str]
     max_k: int
+    max_queries: int
     threshold: float | None
     writable: bool
     thumbnails: bool
@@ -164,8 +168,10 @@ class Info:
             items=part.integer("items"),
             dimension=part.integer("dimension"),
             metric=part.text("metric"),
+            normalised=part.boolean("normalised"),
             fields=part.mapping("fields"),
             max_k=part.integer("max_k"),
+            max_queries=part.integer("max_queries"),
             threshold=part.optional("threshold", part.number),
             writable=part.boolean("writable"),
             thumbnails=part.boolean("thumbnails"),

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses that may be gone a moment later."""
-_NOT_CARRIED_OUT = frozenset({429, 503})
+_MAY_BE_DONE = "urn:tfdml:problem:deadline"
 
 
 class Repeat(enum.Enum):
@@ -164,7 +164,7 @@ def exchange(call: Call[T], limits: Limits, now: Callable[[], float], draw: Call
             if answer.status == 404 and call.missing_is_done and uncertain:
                 return call.read(answer)
             failure, wait = _refusal(answer), retry_after(answer.headers.get("retry-after")) or 0.0
-            refused = answer.status in _NOT_CARRIED_OUT
+            refused = _refused(failure)
             if answer.status not in PASSING:
                 raise failure
         uncertain = uncertain or not refused
@@ -205,6 +205,11 @@ def retry_after(header: str | None, today: datetime.datetime | None = None) -> f
 
 def _never_arrived(error: httpx.HTTPError) -> bool:
     return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+
+
+def _refused(failure: ClientError) -> bool:
+    """Whether the server has certainly not done it: too many requests, or not able to; not one that it ran out of time for."""
+    return isinstance(failure, ProblemError) and failure.status in (429, 503) and failure.problem.type != _MAY_BE_DONE
 
 
 def _lost(error: httpx.HTTPError, limits: Limits, over: bool) -> ClientError:

@@ -92,24 +92,27 @@ class Endpoints:
         document = {"queries": check_queries(queries), **_asked(k, filter, version)}
         return Call("POST", "/v1/search/batch", read_batch, body=json_body(document), content_type=JSON)
 
-    def items(self, *, filter: str | None = None, limit: int = 50, after: str | None = None) -> Call[ItemPage]:
+    def items(
+        self, *, filter: str | None = None, limit: int = 50, after: str | None = None, version: int | None = None
+    ) -> Call[ItemPage]:
         """A page of the catalogue; `iter_items` goes through all of them.
 
         Args:
             filter: which items.
             limit: how many at most.
             after: the `next` of the page before.
+            version: whose catalogue; None for the current one's.
         """
-        params = {"filter": filter, "limit": limit, "after": after}
+        params = {"filter": filter, "limit": limit, "after": after, "version": version}
         return Call("GET", "/v1/items", lambda answer: ItemPage.read(json_part(answer.body)), params)
 
-    def item(self, item_id: str) -> Call[Item]:
+    def item(self, item_id: str, *, version: int | None = None) -> Call[Item]:
         """One item. `NotFound` if there is none with this id."""
-        return Call("GET", f"/v1/items/{id_path(item_id)}", lambda answer: Item.read(json_part(answer.body)))
+        return Call("GET", f"/v1/items/{id_path(item_id)}", _item, {"version": version})
 
-    def thumbnail(self, item_id: str) -> Call[bytes]:
+    def thumbnail(self, item_id: str, *, version: int | None = None) -> Call[bytes]:
         """The small picture of an item, a JPEG file. `NotFound` if there is none."""
-        return Call("GET", f"/v1/thumbnails/{id_path(item_id)}", lambda answer: answer.body)
+        return Call("GET", f"/v1/thumbnails/{id_path(item_id)}", lambda answer: answer.body, {"version": version})
 
     def put_item(
         self,
@@ -118,7 +121,7 @@ class Endpoints:
         *,
         image: Image | None = None,
         embedding: Iterable[float] | None = None,
-    ) -> Call[None]:
+    ) -> Call[Item]:
         """Adds an item, or replaces it. When this returns, it is on disk and can be found.
 
         Args:
@@ -134,16 +137,16 @@ class Endpoints:
             document["image"] = encoded(image_bytes(image))
         if embedding is not None:
             document["embedding"] = numbers(embedding)
-        return Call("PUT", f"/v1/items/{id_path(item_id)}", _nothing, body=json_body(document), content_type=JSON)
+        return Call("PUT", f"/v1/items/{id_path(item_id)}", _item, body=json_body(document), content_type=JSON)
 
-    def change_item(self, item_id: str, fields: Mapping[str, Value]) -> Call[None]:
-        """Changes the given fields of an item; the others, and its embedding, stay."""
+    def change_item(self, item_id: str, fields: Mapping[str, Value]) -> Call[Item]:
+        """Changes the given fields of an item; the others, and its embedding, stay. Returns the item as it is then."""
         body = json_body({"fields": dict(fields)})
         # Repeated late, it could undo what somebody else has changed meanwhile.
         return Call(
             "PATCH",
             f"/v1/items/{id_path(item_id)}",
-            _nothing,
+            _item,
             body=body,
             content_type=JSON,
             repeat=Repeat.IF_REFUSED,
@@ -161,13 +164,13 @@ class Endpoints:
         """The versions that there are, and which of them answers."""
         return Call("GET", "/v1/versions", _versions)
 
-    def activate(self, version: int) -> Call[None]:
+    def activate(self, version: int) -> Call[Versions]:
         """Makes a version answer from now on, and stay when newer ones come: how to roll back."""
-        return Call("POST", f"/v1/versions/{int(version)}/activate", _nothing)
+        return Call("POST", f"/v1/versions/{int(version)}/activate", _versions)
 
-    def unpin(self) -> Call[None]:
+    def unpin(self) -> Call[Versions]:
         """Lets the newest version that is fit answer again."""
-        return Call("DELETE", "/v1/versions/pin", _nothing)
+        return Call("DELETE", "/v1/versions/pin", _versions)
 
     def ready(self) -> Call[Readiness]:
         """Whether the service can answer now; the reasons if not. Not being ready is an answer, no error."""
@@ -185,6 +188,10 @@ def _post(path: str, document: dict[str, object]) -> Call[SearchResult]:
 
 def _result(answer: Answer) -> SearchResult:
     return SearchResult.read(json_part(answer.body))
+
+
+def _item(answer: Answer) -> Item:
+    return Item.read(json_part(answer.body))
 
 
 def _versions(answer: Answer) -> Versions:

@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -53,8 +54,8 @@ class _Base(Generic[E]):
     def __repr__(self) -> str:  # the key stays out of logs
         return f"{type(self).__name__}({str(self.url)!r})"
 
-    def _request(self, call: Call[Any], seconds: float) -> httpx.Request:
-        headers = dict(self._headers)
+    def _request(self, call: Call[Any], seconds: float, name: str) -> httpx.Request:
+        headers = {**self._headers, "X-Request-ID": name}
         if call.content_type is not None:
             headers["Content-Type"] = call.content_type
         params = {name: value for name, value in call.params.items() if value is not None}
@@ -79,8 +80,8 @@ class Runner(_Base[E]):
         self._http = httpx.Client() if http is None else http
 
     def run(self, call: Call[T]) -> T:
-        """Sends a call, and again where that is safe and may help."""
-        steps = exchange(call, self._limits, time.monotonic)
+        """Sends a call, and again where that is safe and may help; the server's log knows all attempts by one request id."""
+        steps, name = exchange(call, self._limits, time.monotonic), uuid.uuid4().hex
         with _stepping(steps) as take:
             step = take.first()
             while step is not None:
@@ -89,16 +90,16 @@ class Runner(_Base[E]):
                     step = take.next(None)
                     continue
                 try:
-                    answer = self._send(call, step)
+                    answer = self._send(call, step, name)
                 except httpx.HTTPError as error:
                     step = take.failed(error)
                 else:
                     step = take.next(answer)
         return take.result
 
-    def _send(self, call: Call[Any], attempt: Attempt) -> Answer:
+    def _send(self, call: Call[Any], attempt: Attempt, name: str) -> Answer:
         end = time.monotonic() + attempt.seconds
-        request = self._request(call, attempt.seconds)
+        request = self._request(call, attempt.seconds, name)
         response = self._http.send(request, stream=True, follow_redirects=False)
         try:
             body = bytearray()
@@ -134,8 +135,8 @@ class AsyncRunner(_Base[E]):
         self._http = httpx.AsyncClient() if http is None else http
 
     async def run(self, call: Call[T]) -> T:
-        """Sends a call, and again where that is safe and may help."""
-        steps = exchange(call, self._limits, time.monotonic)
+        """Sends a call, and again where that is safe and may help; the server's log knows all attempts by one request id."""
+        steps, name = exchange(call, self._limits, time.monotonic), uuid.uuid4().hex
         with _stepping(steps) as take:
             step = take.first()
             while step is not None:
@@ -144,15 +145,15 @@ class AsyncRunner(_Base[E]):
                     step = take.next(None)
                     continue
                 try:
-                    answer = await self._send(call, step)
+                    answer = await self._send(call, step, name)
                 except httpx.HTTPError as error:
                     step = take.failed(error)
                 else:
                     step = take.next(answer)
         return take.result
 
-    async def _send(self, call: Call[Any], attempt: Attempt) -> Answer:
-        request = self._request(call, attempt.seconds)
+    async def _send(self, call: Call[Any], attempt: Attempt, name: str) -> Answer:
+        request = self._request(call, attempt.seconds, name)
         try:
             with anyio.fail_after(attempt.seconds):
                 response = await self._http.send(request, stream=True, follow_redirects=False)
