@@ -27,7 +27,7 @@ MANIFEST = Manifest(
     files={"saved_model.pb": FileRecord(12, "cd" * 32)},
     search=SearchRecord("ivf", 100, ("title",), 4000, 12, 30, 0.95, 0.96, 10, 0.955, 99, 256, 0),
     space="a space",
-    folded=FoldedRecord("6f1e", 17),
+    folded=FoldedRecord("6f1e", 17, ("item/3",)),
 )
 
 

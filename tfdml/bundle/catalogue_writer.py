@@ -46,7 +46,7 @@ def write_catalogue(
     ids = list(ids)
     check_ids(ids)
     columns = {name: list(column) for name, column in (fields or {}).items()}
-    _check_names(list(columns))
+    check_field_names(list(columns))
     kinds = {name: check_column(name, column, ids) for name, column in columns.items()}
     if Path(path).exists():
         raise BundleError(f"path={str(path)!r}: exists already; a catalogue is written once.")
@@ -92,7 +92,8 @@ def check_ids(ids: Sequence[str]) -> None:
             )
 
 
-def _check_names(names: list[str]) -> None:
+def check_field_names(names: list[str]) -> None:
+    """Raises a `BundleError` unless SQLite can have columns of these names beside its own."""
     if len(names) > _MOST_FIELDS:
         raise BundleError(f"fields: {len(names)} columns are more than the {_MOST_FIELDS} a catalogue can have.")
     seen: dict[str, str] = {}

@@ -103,10 +103,13 @@ class FoldedRecord:
     Args:
         catalogue: the living catalogue's own name, given when it was made.
         sequence: all of its changes up to this one, and none after it.
+        left_out: ids of the items whose changes are not in the bundle all the same: they have neither an embedding in its
+            space nor an image to make one of.
     """
 
     catalogue: str
     sequence: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +254,11 @@ def _search(fields: Fields) -> SearchRecord:
 
 
 def _folded(fields: Fields) -> FoldedRecord:
-    record = FoldedRecord(catalogue=fields.take("catalogue", str), sequence=fields.positive("sequence", 0))
+    record = FoldedRecord(
+        catalogue=fields.take("catalogue", str),
+        sequence=fields.positive("sequence", 0),
+        left_out=fields.texts("left_out"),
+    )
     fields.end()
     return record
 

@@ -83,6 +83,12 @@ def map_items(path: Path, dimension: int, metric: str, count: int) -> Floats:
     return vectors
 
 
+def map_rows(path: Path, dimension: int, metric: str, count: int) -> Floats:
+    """The items' whole nodes `[count, words]`, mapped from a file that was checked: contiguous, each ending with its vector."""
+    rows: Floats = np.asarray(np.memmap(path, dtype="<f4", mode="r", shape=(count, _HEADER_WORDS[metric] + dimension)))
+    return rows
+
+
 def _items_fit(nodes: npt.NDArray[np.int32], metric: str) -> bool:
     """An item counts one descendant. Between that and its vector lie: cosine, its squared length and 0; euclidean, zeros."""
     if metric == "euclidean":

@@ -67,6 +67,7 @@ class AnnoyIndex:
     ) -> None:
         # Private: use build or load. `spec` has been checked against the file when this runs, and `vectors` are mapped from it.
         self._path, self._spec, self._ids, self._vectors = path, spec, ids, vectors
+        self._rows = _annoy_file.map_rows(path, spec.dimension, spec.metric, spec.count)
         self._keep = keep  # the temporary folder of an index that was built and not yet saved
         self._annoy = annoy.AnnoyIndex(spec.dimension, _annoy_file.ANNOY_METRIC[spec.metric])
         self._annoy.load(str(path), prefault=prefault)
@@ -262,6 +263,18 @@ class AnnoyIndex:
             numbers[row] = candidates[order]
         return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
 
+    def candidates(self, query: list[float], count: int, search_k: int) -> npt.NDArray[np.int64]:
+        """Numbers of up to `count` items that the trees find near one query, as Annoy orders them: nearest first in float32.
+
+        For whoever passes over some of them, such as a search with a filter; `search` is what finds k neighbours. Nothing is
+        checked here: the query has `dimension` finite numbers, and length 1 under cosine.
+        """
+        return np.array(self._annoy.get_nns_by_vector(query, count, search_k=search_k), np.int64)
+
+    def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
+        """The stored vectors of some items, as `vectors` returns them, in half the time: rows of the file are copied whole."""
+        return self._rows.take(numbers, axis=0)[:, -self._spec.dimension :]
+
     def _candidates(self, query: Floats, k: int, width: int) -> npt.NDArray[np.int64]:
         """At least k different items, in the order of their numbers."""
         # More than k, because Annoy's own float32 order is wrong among near-duplicates.
@@ -269,7 +282,7 @@ class AnnoyIndex:
         vector = query.tolist()
         everything = len(self) * self._spec.trees
         while True:
-            found = np.array(self._annoy.get_nns_by_vector(vector, wanted, search_k=max(width, wanted)), np.int64)
+            found = self.candidates(vector, wanted, max(width, wanted))
             if len(found) >= k:
                 return np.sort(found)
             if width >= everything:

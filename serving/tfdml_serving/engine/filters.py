@@ -10,9 +10,9 @@
                | field "is" [ "not" ] "null"
 
 A field is a bare word or "quoted"; a value is a number, a 'quoted' or "quoted" text, or a bare word; a quote inside quotes
-is written twice. Keywords are in any case. What a filter means is what SQLite says it means, for items in a catalogue (`Filter.sql`)
-as for items in memory (`Filter.matches`): a comparison with a missing value is neither true nor false, and `like` ignores the
-case of ASCII letters only.
+is written twice. Keywords are in any case. What a filter means is what SQLite says it means, for items in a catalogue
+(`Filter.sql`) as for items in memory (`Filter.matches`): a comparison with a missing value is neither true nor false, and
+`like` ignores the case of ASCII letters only.
 """
 
 from __future__ import annotations
