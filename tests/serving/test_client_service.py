@@ -59,7 +59,7 @@ def nearest(version: int, query: np.ndarray, k: int) -> list[str]:
 
 
 def test_search_in_every_way(ask, service):
-    found = ask(service, "search", JPEG, 3)
+    found = ask(service, "search_image", JPEG, 3)
     assert (found.model, found.version, found.metric, found.threshold) == ("products", 2, "euclidean", 1.5)
     assert len(found) == 3
     assert found.match == found[0].match == (found[0].distance <= 1.5)
@@ -115,7 +115,7 @@ def test_items_of_any_name_are_added_found_changed_and_removed(ask, writable):
 
 def live(ask, writable, item_id):
     assert ask(writable, "put_item", item_id, {"title": "New", "price": 3}, image=JPEG).fields == {"title": "New", "price": 3.0}
-    assert ask(writable, "search", JPEG, 1)[0].id == item_id
+    assert ask(writable, "search_image", JPEG, 1)[0].id == item_id
     assert ask(writable, "change_item", item_id, {"price": None}).fields == {"title": "New", "price": None}
     assert ask(writable, "put_item", item_id, {}, embedding=np.float32([9, 9, 9, 9])).id == item_id
     assert ask(writable, "search_embedding", [9, 9, 9, 9], 1)[0].id == item_id
@@ -129,7 +129,7 @@ def test_going_back_to_a_version_and_forward_again(ask):
     with running(writable=True) as service:
         went = ask(service, "activate", 1)
         assert (went.current, went.pinned) == (1, 1)
-        assert ask(service, "search", JPEG).version == 1
+        assert ask(service, "search_image", JPEG).version == 1
         assert ask(service, "unpin").current == 2
         with pytest.raises(NotFound, match="version=9"):
             ask(service, "activate", 9)
@@ -137,14 +137,14 @@ def test_going_back_to_a_version_and_forward_again(ask):
 
 def test_what_the_service_refuses_says_why(ask, service):
     with pytest.raises(BadRequest) as error:
-        ask(service, "search", JPEG, filter="price < cheap and")
+        ask(service, "search_image", JPEG, filter="price < cheap and")
     assert error.value.problem.type == "urn:tfdml:problem:filter"
     assert isinstance(error.value.problem.more["position"], int)
     assert error.value.problem.request_id
     for method, args, options, status in (
-        ("search", (b"%PDF-1.7 ...",), {}, 415),
-        ("search", (JPEG, 100_000), {}, 400),
-        ("search", (JPEG[:60],), {}, None),
+        ("search_image", (b"%PDF-1.7 ...",), {}, 415),
+        ("search_image", (JPEG, 100_000), {}, 400),
+        ("search_image", (JPEG[:60],), {}, None),
         ("search_embedding", ([1.0, 2.0],), {}, 400),
     ):
         with pytest.raises(BadRequest) as error:
@@ -153,7 +153,7 @@ def test_what_the_service_refuses_says_why(ask, service):
     with pytest.raises(NotFound, match="nobody"):
         ask(service, "search_item", "nobody")
     with pytest.raises(NotFound, match="version=7"):
-        ask(service, "search", JPEG, version=7)
+        ask(service, "search_image", JPEG, version=7)
     with pytest.raises(Forbidden):
         ask(service, "delete_item", "item/1")
 
@@ -163,8 +163,8 @@ def test_keys(ask, tmp_path):
     with running(FakeVersions(FakeHeld(2)), writable=True, api_keys=tmp_path / "keys.txt") as service:
         for key in (None, "wrong-key-0123456789"):
             with pytest.raises(Unauthorized):
-                ask(service, "search", JPEG, api_key=key)
-        assert ask(service, "search", JPEG, api_key=READ)
+                ask(service, "search_image", JPEG, api_key=key)
+        assert ask(service, "search_image", JPEG, api_key=READ)
         with pytest.raises(Forbidden):
             ask(service, "change_item", "item/1", {"price": 1}, api_key=READ)
         assert ask(service, "change_item", "item/1", {"price": 1}, api_key=WRITE).fields["price"] == 1.0
@@ -185,7 +185,7 @@ def test_an_embedder_that_is_away(ask):
         assert not readiness
         assert readiness.reasons
         with pytest.raises(Unavailable) as error:
-            ask(service, "search", JPEG, within=1.0)
+            ask(service, "search_image", JPEG, within=1.0)
         assert error.value.problem.type == "urn:tfdml:problem:embedder-unavailable"
         assert error.value.retry_after > 0
         assert len(ask(service, "search_item", "item/1", 3)) == 3  # needs no embedding
@@ -195,7 +195,7 @@ def test_every_operation_of_the_service_has_a_method(service):
     """Whatever the OpenAPI document describes, the client can ask."""
     endpoints = Endpoints()
     calls = [
-        endpoints.search(JPEG),
+        endpoints.search_image(JPEG),
         endpoints.search_item("ID"),
         endpoints.search_embedding([1.0]),
         endpoints.search_batch([ItemQuery("ID")]),

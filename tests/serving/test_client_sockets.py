@@ -72,7 +72,9 @@ def test_an_image_travels_as_it_is(ask, tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     with Misbehaving(answers(200, FOUND)) as server:
         for image in (PNG, tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").open("rb")):
-            result = ask(server, "search", image, 5, kwargs={"filter": "a = 'x & y' and b > 1", "version": 3}, api_key="secret")
+            result = ask(
+                server, "search_image", image, 5, kwargs={"filter": "a = 'x & y' and b > 1", "version": 3}, api_key="secret"
+            )
             assert result == RESULT
     for request in server.requests:
         assert request.target == "/v1/search/image?k=5&filter=a+%3D+%27x+%26+y%27+and+b+%3E+1&version=3"
@@ -255,8 +257,8 @@ def test_not_being_ready_is_an_answer(ask):
 @pytest.mark.parametrize(
     ("method", "args", "kwargs", "says"),
     [
-        ("search", [np.zeros([2, 2, 3])], {}, "image: ndarray"),
-        ("search", [b""], {}, "empty"),
+        ("search_image", [np.zeros([2, 2, 3])], {}, "image: ndarray"),
+        ("search_image", [b""], {}, "empty"),
         ("search_embedding", [[1.0, float("nan")]], {}, "place 1 holds nan"),
         ("search_embedding", [["x"]], {}, "row of numbers"),
         ("search_embedding", [np.zeros([2, 2])], {}, "row of numbers"),

@@ -28,7 +28,9 @@ JSON = "application/json"
 class Endpoints:
     """One method for each endpoint; none sends anything."""
 
-    def search(self, image: Image, k: int = 10, *, filter: str | None = None, version: int | None = None) -> Call[SearchResult]:
+    def search_image(
+        self, image: Image, k: int = 10, *, filter: str | None = None, version: int | None = None
+    ) -> Call[SearchResult]:
         """The items nearest to an image.
 
         Args:

@@ -24,7 +24,7 @@ class Client(Runner[Endpoints]):
         url: where the service is, such as "http://localhost:8000".
         api_key: sent with every request, if the service asks for one.
         timeout: seconds for one attempt.
-        deadline: seconds for a whole call with its repetitions. `client.within(2).search(...)` has its own. A server that
+        deadline: seconds for a whole call with its repetitions. `client.within(2).search_image(...)` has its own. A server that
             sends its answer in drops may hold a call for one more `timeout`; `AsyncClient` ends it in time even then.
         retry: how failures are repeated.
         http: a configured `httpx.Client` (certificates, proxies, pool size), which stays yours to close.
@@ -34,7 +34,7 @@ class Client(Runner[Endpoints]):
 
     Example:
         with Client("http://localhost:8000") as client:
-            for hit in client.search("photo.jpg", k=5, filter="in_stock = 1"):
+            for hit in client.search_image("photo.jpg", k=5, filter="in_stock = 1"):
                 print(hit.id, hit.distance, hit.fields)
     """
 
@@ -50,7 +50,7 @@ class Client(Runner[Endpoints]):
     ) -> None:
         super().__init__(Endpoints(), url, api_key, timeout, deadline, retry, http=http)
 
-    search = blocking(Endpoints.search)
+    search_image = blocking(Endpoints.search_image)
     search_item = blocking(Endpoints.search_item)
     search_embedding = blocking(Endpoints.search_embedding)
     search_batch = blocking(Endpoints.search_batch)
@@ -82,7 +82,7 @@ class AsyncClient(AsyncRunner[Endpoints]):
 
     Example:
         async with AsyncClient("http://localhost:8000") as client:
-            result = await client.search(image_bytes, k=5)
+            result = await client.search_image(image_bytes, k=5)
             async for item in client.iter_items(filter="price < 3"):
                 print(item.id)
     """
@@ -99,7 +99,7 @@ class AsyncClient(AsyncRunner[Endpoints]):
     ) -> None:
         super().__init__(Endpoints(), url, api_key, timeout, deadline, retry, http=http)
 
-    search = awaiting(Endpoints.search)
+    search_image = awaiting(Endpoints.search_image)
     search_item = awaiting(Endpoints.search_item)
     search_embedding = awaiting(Endpoints.search_embedding)
     search_batch = awaiting(Endpoints.search_batch)
