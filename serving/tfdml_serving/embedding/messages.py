@@ -1,7 +1,7 @@
 """TF-Serving's gRPC messages, as far as they are used here, built at run time.
 
-The package with their definitions, `tensorflow-serving-api`, drags in the whole of TensorFlow. Names do not travel: what is on the
-wire are field numbers and types, and those are below, as in tensorflow/serving `apis/*.proto` and tensorflow/core
+The package with their definitions, `tensorflow-serving-api`, drags in the whole of TensorFlow. Names do not travel: what is on
+the wire are field numbers and types, and those are below, as in tensorflow/serving `apis/*.proto` and tensorflow/core
 `framework/tensor.proto`. They live in a descriptor pool of their own, so that they never meet TensorFlow's copies of them.
 """
 
