@@ -10,6 +10,7 @@ from tfdml_serving.embedding.base import (
     ImageEmbedder,
     ModelRefused,
     ModelVersion,
+    NotLoaded,
     WrongAnswer,
 )
 from tfdml_serving.embedding.embedded import EmbeddedModels
@@ -28,6 +29,7 @@ __all__ = [
     "Limits",
     "ModelRefused",
     "ModelVersion",
+    "NotLoaded",
     "TFServingGRPC",
     "TFServingREST",
     "WrongAnswer",

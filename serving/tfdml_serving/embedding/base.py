@@ -23,6 +23,10 @@ class ModelRefused(EmbedderUnavailable):
         super().__init__(detail, retry_after=None)
 
 
+class NotLoaded(EmbedderUnavailable):
+    """Whoever runs the models can be asked, and does not have this version, or not yet."""
+
+
 class WrongAnswer(EmbedderUnavailable):
     """An answer that can be read, and is not what the bundle promises: another dimension, NaN, a request refused as bad."""
 

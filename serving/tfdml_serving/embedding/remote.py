@@ -21,6 +21,7 @@ from tfdml_serving.embedding.base import (
     Floats,
     ModelRefused,
     ModelVersion,
+    NotLoaded,
     WrongAnswer,
 )
 from tfdml_serving.embedding.breaker import Breaker
@@ -91,7 +92,7 @@ class RemoteEmbedder(abc.ABC):
             raise ModelRefused(f"TF-Serving at {self.address} could not load version {version}: {message}")
         if state != AVAILABLE:
             what = f"reports version {version} as {state}" if state else f"does not know version {version}"
-            raise EmbedderUnavailable(f"TF-Serving at {self.address} {what} of the model {self.model_name!r}")
+            raise NotLoaded(f"TF-Serving at {self.address} {what} of the model {self.model_name!r}")
         try:
             await self._within("a picture", self._retried(lambda: self._predict([PROBE], version, model.dimension)))
         except WrongAnswer as error:
