@@ -49,7 +49,11 @@ class Settings:
         embed_wait: seconds to wait for a batch to fill; 0 takes what is there.
         embed_threads: threads of TensorFlow in embedded mode; 0 for as many as it likes.
         poll_seconds: how often the model directory is looked at for new versions.
-        keep_versions: how many old versions stay open, ready for a roll-back, beside the current one.
+        keep_versions: how many other versions stay open beside the current one, for comparison and a quick roll-back.
+        held_bytes: the most bytes that the files of those others may have together; 0 for no limit.
+        load_seconds: for which TF-Serving may report a new version as not loaded, before the version is refused.
+        keep_on_disk: remove versions but for so many of the latest, where nobody uses them; 0 removes none.
+        state: the file that keeps which version is pinned; one in the model directory if left out.
         verify: compute the checksums of a version before it is served.
         page: serve the web page at "/".
         log_level: of the service's own log: "debug", "info", "warning" or "error".
@@ -94,12 +98,16 @@ class Settings:
     embed_threads: int = 0
     poll_seconds: float = 1.0
     keep_versions: int = 1
+    held_bytes: int = 0
+    load_seconds: float = 300.0
+    keep_on_disk: int = 0
+    state: Path | None = None
     verify: bool = True
     page: bool = True
     log_level: str = "info"
 
     def __post_init__(self) -> None:
-        for name in ("bundle", "living", "api_keys"):
+        for name in ("bundle", "living", "api_keys", "state"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, Path(os.fspath(value)))
@@ -160,6 +168,9 @@ _LEAST: dict[str, float] = {
     "embed_threads": 0,
     "poll_seconds": 0.01,
     "keep_versions": 0,
+    "held_bytes": 0,
+    "load_seconds": 0.0,
+    "keep_on_disk": 0,
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle_helpers import pack_fake_model
 from stand_in_models import FakeModel, StatusError
 from tfdml_serving.embedding.remote import PROBE
 
@@ -64,3 +65,15 @@ async def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < end, "it never came about"
         await asyncio.sleep(0.01)
     return found
+
+
+def publish(directory: Path, version: int, hidden: bool = False, dimension: int = DIMENSION, model_bytes: bytes = b"") -> Path:
+    """Publishes a bundle of the version's own vectors, whose model is only bytes; `hidden` leaves it under a dot-name."""
+    staging = directory / f".{version}"
+    staging.mkdir(parents=True)
+    pack_fake_model(staging, vectors(version, dimension=dimension), model_bytes or b"model %d" % version)
+    if hidden:
+        return staging
+    path = directory / str(version)
+    os.rename(staging, path)
+    return path

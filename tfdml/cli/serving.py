@@ -45,6 +45,12 @@ def serve(
     deadline: Annotated[float, typer.Option(help="Seconds within which a request is answered or refused.")] = 10.0,
     max_image_mb: Annotated[float, typer.Option(help="The largest image file that is taken, in megabytes.")] = 10.0,
     keep_versions: Annotated[int, typer.Option(help="Old versions that stay open, ready for a roll-back.")] = 1,
+    keep_on_disk: Annotated[
+        int, typer.Option(help="Remove old versions but for so many of the latest; 0 removes none. On one node only.")
+    ] = 0,
+    state: Annotated[
+        Path | None, typer.Option(help="The file that keeps which version is pinned; one in the model directory if left out.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Check every byte of a version before it is served.")] = True,
     page: Annotated[bool, typer.Option(help="Serve the web page at /.")] = True,
     log_level: Annotated[str, typer.Option(help="debug, info (a line for each request), warning or error.")] = "warning",
@@ -77,6 +83,8 @@ def serve(
         deadline=deadline,
         max_image_bytes=int(max_image_mb * (1 << 20)),
         keep_versions=keep_versions,
+        keep_on_disk=keep_on_disk,
+        state=state,
         verify=verify,
         page=page,
         log_level=log_level,

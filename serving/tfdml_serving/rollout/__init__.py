@@ -1,0 +1,1 @@
+"""Which version of a bundle serves: new ones come, bad ones are refused, and people roll back."""
