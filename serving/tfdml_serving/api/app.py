@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tfdml_serving.embedding.base import ImageEmbedder
     from tfdml_serving.living.store import LivingCatalogue
     from tfdml_serving.rollout.versions import Versions
+
+_PARAMETER = re.compile(r"\\\{.+?\\\}")
 
 
 def create_app(
@@ -129,12 +132,23 @@ async def _http_as_problem(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return await _as_problem(request, NotFound("There is nothing at this address. /docs lists what there is."))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        routed = (error.headers or {}).get("Allow", "").replace(",", " ").split()
+        allowed = ", ".join(sorted({*routed, *_methods(request)}))
         response = await _as_problem(request, MethodNotAllowed(f"This address takes {allowed or 'other methods'}."))
         if allowed:
             response.headers["Allow"] = allowed
         return response
     return await _as_problem(request, BadRequest("body: cannot be read as JSON."))
+
+
+def _methods(request: Request) -> set[str]:
+    """What an address takes: the router names the methods of the first route only that has it."""
+    return {
+        method
+        for path, operations in request.app.openapi()["paths"].items()
+        if re.fullmatch(_PARAMETER.sub(".+", re.escape(path)), request.scope["path"])
+        for method in map(str.upper, operations)
+    }
 
 
 async def _validation_as_problem(request: Request, error: Exception) -> Response:

@@ -23,12 +23,13 @@ _TITLES = {
     401: "A key is needed, or is not known",
     403: "Not allowed",
     404: "No such item or version",
-    408: "The body did not arrive in time",
+    408: "The request did not arrive in time",
     409: "In conflict with the present state",
     413: "Too large",
     415: "Not a type that is taken here",
     422: "The image cannot be decoded",
     429: "Too many requests with this key",
+    431: "The headers are too large",
     500: "A defect of the service",
     503: "Busy, not ready, or out of time",
 }
@@ -38,8 +39,8 @@ _GIVEN_ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "The caller's own name for the request: letters, digits, '.', '_' and '-'.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "description": "The caller's own name for the request: up to 64 letters, digits, '.', '_' and '-'; others are replaced.",
+    "schema": {"type": "string"},
 }
 
 
@@ -82,11 +83,11 @@ def _finish(path: str, operation: dict[str, Any], settings: Settings) -> None:
     if "HTTPValidationError" in str(responses.get("422", "")):
         del responses["422"]
     versioned = path.startswith("/v1/")
+    _add(responses, 408)
+    _add(responses, 431)
     if versioned:
         operation.setdefault("parameters", []).append(_GIVEN_ID)
         _add(responses, 503)
-        if "requestBody" in operation:
-            _add(responses, 408)
         if settings.api_keys is not None and path != "/v1/info":
             _add(responses, 401)
             _add(responses, 429)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 
 from tfdml_serving.settings import LARGEST_K
 
-FieldValue = StrictStr | StrictInt | StrictFloat | None
+FieldValue = StrictStr | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
 
 ItemId = Annotated[str, Field(min_length=1, max_length=1024, description="An item's id.", examples=["mugs/blue-1"])]
 K = Annotated[int, Field(ge=1, le=LARGEST_K, description="How many items.")]
