@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def make_parts(settings: Settings) -> tuple[Versions, ImageEmbedder, LivingCatalogue | None]:
     """Versions, embedder and living catalogue."""
-    from tfdml_serving.embedding import make_embedder  # type: ignore[attr-defined, unused-ignore]
+    from tfdml_serving.embedding import make_embedder
     from tfdml_serving.living.store import LivingCatalogue
     from tfdml_serving.rollout.versions import Versions
 

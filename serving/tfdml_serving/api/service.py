@@ -147,7 +147,11 @@ class Service:
 
     def current(self) -> int | None:
         """The version that is served at present; None if there is none."""
-        return self._held()[0] or None
+        try:
+            with self.versions.lease(None) as held:
+                return held.version
+        except ServingError:
+            return None
 
     def _held(self) -> tuple[int, int]:
         try:
