@@ -14,9 +14,12 @@ from tfdml.evaluation.by_distances import retrieval_by_distances
 from tfdml.evaluation.calibration import Calibration, Check, calibrate
 from tfdml.evaluation.clustering import ClusteringResult, OverSeeds, clustering
 from tfdml.evaluation.compare import Difference, OverRuns, RetrievalComparison, compare, cross_validate
+from tfdml.evaluation.confusions import ConfusedPair, confused_classes
+from tfdml.evaluation.embedding_map import embedding_map
 from tfdml.evaluation.identification import IdentificationResult, identification, open_set_split
 from tfdml.evaluation.index_gap import IndexGap, index_gap
 from tfdml.evaluation.joint_bayesian import JointBayesian
+from tfdml.evaluation.label_doubts import LabelDoubts, label_doubts
 from tfdml.evaluation.of_models import evaluate_dataset
 from tfdml.evaluation.pairs import VerificationPairs, verification_pairs
 from tfdml.evaluation.ranking import retrieval
@@ -28,10 +31,22 @@ from tfdml.evaluation.verification_result import OverFolds, RocCurve, Verificati
 
 if TYPE_CHECKING:
     from tfdml.evaluation.callbacks import RetrievalCallback
+    from tfdml.evaluation.diagnose import Diagnose
     from tfdml.evaluation.floors import raw_pixels
     from tfdml.evaluation.match_probability import fit_match_probability
     from tfdml.evaluation.monitor import EmbeddingMonitor
     from tfdml.evaluation.pictures import Answer, AnswerRow, answers_figure
+    from tfdml.evaluation.plots import (
+        PlotStyle,
+        class_sizes_figure,
+        cmc_figure,
+        distances_figure,
+        history_figure,
+        map_figure,
+        roc_figure,
+        sizes_figure,
+    )
+    from tfdml.evaluation.projector import write_projector
     from tfdml.evaluation.verification_callback import VerificationCallback
 
 __all__ = [
@@ -41,16 +56,20 @@ __all__ = [
     "Calibration",
     "Check",
     "ClusteringResult",
+    "ConfusedPair",
+    "Diagnose",
     "Difference",
     "EmbeddingMonitor",
     "IdentificationResult",
     "IndexGap",
     "Interval",
     "JointBayesian",
+    "LabelDoubts",
     "OverFolds",
     "OverRuns",
     "OverSeeds",
     "PerQuery",
+    "PlotStyle",
     "RetrievalCallback",
     "RetrievalComparison",
     "RetrievalResult",
@@ -61,32 +80,53 @@ __all__ = [
     "VerificationResult",
     "answers_figure",
     "calibrate",
+    "class_sizes_figure",
     "clustering",
+    "cmc_figure",
     "compare",
+    "confused_classes",
     "cross_validate",
+    "distances_figure",
+    "embedding_map",
     "evaluate_dataset",
     "fit_match_probability",
+    "history_figure",
     "identification",
     "index_gap",
     "k_reciprocal_distances",
+    "label_doubts",
+    "map_figure",
     "open_set_split",
     "raw_pixels",
     "retrieval",
     "retrieval_by_distances",
+    "roc_figure",
     "similarity",
+    "sizes_figure",
     "verification",
     "verification_pairs",
+    "write_projector",
 ]
 
 _LAZY = {
     "Answer": "pictures",
     "AnswerRow": "pictures",
+    "Diagnose": "diagnose",
     "EmbeddingMonitor": "monitor",
+    "PlotStyle": "plots",
     "RetrievalCallback": "callbacks",
     "VerificationCallback": "verification_callback",
     "answers_figure": "pictures",
+    "class_sizes_figure": "plots",
+    "cmc_figure": "plots",
+    "distances_figure": "plots",
     "fit_match_probability": "match_probability",
+    "history_figure": "plots",
+    "map_figure": "plots",
     "raw_pixels": "floors",
+    "roc_figure": "plots",
+    "sizes_figure": "plots",
+    "write_projector": "projector",
 }
 
 

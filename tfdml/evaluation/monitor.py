@@ -124,6 +124,7 @@ class EmbeddingMonitor(keras.callbacks.Callback):
         figures = _figures(vectors, self._classes, self.distance, self.margin)
         norms = np.percentile(np.linalg.norm(raw.astype(np.float64), axis=1), _PERCENTILES)
         figures |= {f"norm_p{p}": float(value) for p, value in zip(_PERCENTILES, norms, strict=True)}
+        figures |= self._extra(vectors)
         self.history.append({"step": self._steps, **figures})
         if figures["collapsed"] and not self._told:
             stays = "ln 2" if self.margin == "soft" else f"the margin, {self.margin:g}"
@@ -135,6 +136,10 @@ class EmbeddingMonitor(keras.callbacks.Callback):
                 flush=True,
             )
         self._told = bool(figures["collapsed"])
+
+    def _extra(self, vectors: Floats) -> dict[str, float]:
+        """Figures that a subclass adds."""
+        return {}
 
     def _vectors(self) -> tuple[Floats, Floats]:
         """The embeddings as the loss sees them, and before they are normalised."""
