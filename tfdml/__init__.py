@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _SUBMODULES = (
     "augmentation",
     "bundle",
+    "data_care",
     "datasets",
     "distances",
     "evaluation",
@@ -24,6 +25,7 @@ _SUBMODULES = (
     "mining",
     "models",
     "preprocessing",
+    "report",
     "samplers",
     "schedules",
 )
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tfdml import (  # noqa: F401
         augmentation,
         bundle,
+        data_care,
         datasets,
         distances,
         evaluation,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         mining,
         models,
         preprocessing,
+        report,
         samplers,
         schedules,
     )
