@@ -6,8 +6,10 @@ import base64
 
 import numpy as np
 import pytest
+from bundle_helpers import encoded, gallery_images
 from client_runs import BOTH
 from misbehaving import Misbehaving, answers, cuts
+from model_servers import KINDS, Address, model_server
 from tfdml_serving.client import BadRequest, Embedded, Found, Hit, ModelVersion, NotFound, Retry, Unavailable, UnexpectedAnswer
 
 NO_DISTANCE = 3.4028234663852886e38
@@ -28,7 +30,7 @@ FOUND = [
 def ask(request):
     def run(server, method, *args, **options):
         retry = Retry(attempts=3, first=0.001)
-        where = (server.url, "products")
+        where = (server.rest if isinstance(server, Address) else server.url, "products")
         return request.param.call(request.param.tf_serving, *where, method=method, args=args, retry=retry, **options)
 
     return run
@@ -142,3 +144,37 @@ def test_models_that_make_no_sense_are_refused(wrong):
     for both in BOTH:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             both.tf_serving("http://localhost:8501", **{"model": "products", **wrong})
+
+
+# ---- a real model, behind TF-Serving's rules
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request, exported, tmp_path_factory):
+    with model_server(request.param, exported.path.parent, tmp_path_factory.mktemp("model-server") / "log") as address:
+        yield address
+
+
+def test_a_real_model_searches_its_own_gallery(ask, server, exported):
+    images = gallery_images()[3:6]
+    files = [encoded(images[0]), b"no image", encoded(images[2])]
+    found = ask(server, "search", files, [2, 3, 4])
+    assert [(one.valid, len(one)) for one in found] == [(True, 2), (False, 0), (True, 4)]
+    assert (found[0][0].id, found[0][0].fields["label"]) == ("item/3", "class-1")
+    assert found[2][0].id == "item/5"
+    assert [hit.id for hit in ask(server, "search_images", images, 2)[1]][:1] == ["item/4"]
+    embeddings = exported.model.embed(images)
+    assert [one[0].id for one in ask(server, "search_embedding", embeddings, 1, version=1)] == ["item/3", "item/4", "item/5"]
+    with pytest.raises(NotFound):
+        ask(server, "search", files, version=7)
+
+
+def test_a_real_model_embeds(ask, server, exported):
+    images = gallery_images()[:3]
+    expected = exported.model.embed(images)
+    for made in (ask(server, "embed", [encoded(image) for image in images]), ask(server, "embed_images", images)):
+        assert all(one.valid for one in made)
+        np.testing.assert_allclose([one.embedding for one in made], expected, atol=1e-5)
+    assert [one.valid for one in ask(server, "embed", [b"no image", encoded(images[0])])] == [False, True]
+    assert ask(server, "status") == [ModelVersion(1, "AVAILABLE")]
+    assert {"search", "serving_default"} <= set(ask(server, "metadata")["signature_def"]["signature_def"])
