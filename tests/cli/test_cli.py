@@ -221,3 +221,45 @@ def test_demo_on_the_rendered_catalogue(tmp_path):
     assert "Done in" in output
     assert Image.open(tmp_path / "answers.png").size[1] > 800
     tfdml.bundle.verify(tmp_path / "products")
+
+
+def test_report_of_a_run_and_of_a_bundle(shop, run, bundle, tmp_path):
+    output = call("report", run, "--out", tmp_path / "run.html", "--map", "pca")
+    assert "run.html" in output
+    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    for text in ("20 images of 4 classes that were never trained on", "raw pixels", "untrained network", 'id="training"'):
+        assert text in page
+    call("report", run, shop, "--all-classes", "--out", tmp_path / "all.html", "--map", "none", "--no-duplicates")
+    assert "40 images of 8 all classes" in (tmp_path / "all.html").read_text(encoding="utf-8")
+    call("report", bundle, "--out", tmp_path / "bundle.html", "--map", "none", "--title", "Our <shop>")
+    assert "Our &lt;shop&gt;" in (tmp_path / "bundle.html").read_text(encoding="utf-8")
+    call("report", bundle, shop, "--out", tmp_path / "other.html", "--map", "none", "--no-duplicates")
+    with pytest.raises(ValueError, match="Known: 'auto', 'tsne'"):
+        call("report", bundle, "--map", "som")
+
+
+def test_data_check_tells_reports_and_ends_with_1_under_strict(shop, bundle, tmp_path):
+    import shutil
+
+    photos = tmp_path / "photos"
+    shutil.copytree(shop, photos / "train")
+    first, second = sorted((photos / "train").iterdir())[:2]
+    (photos / "test" / first.name).mkdir(parents=True)
+    (photos / "test" / second.name).mkdir()
+    shutil.copy(next(first.iterdir()), photos / "test" / first.name / "leak.png")
+    shutil.copy(next(first.iterdir()), photos / "test" / second.name / "wrong.png")
+    (photos / "test" / second.name / "bad.png").write_bytes(b"")
+    record = json.loads(call("data", "check", photos, "--split", "train,test", "--json"))
+    (leak,) = [group for group in record["duplicates"] if group["leak"]]
+    assert leak["across_classes"]
+    assert record["unreadable"] == [{"file": f"test/{second.name}/bad.png", "reason": "the file is empty"}]
+    options = ["--split", "train,test", "--model", bundle, "--report", tmp_path / "check.html", "--strict"]
+    output = call("data", "check", photos, *options, code=1)
+    assert "1 pictures are on more than one side of the split" in output
+    assert "by the neighbours in the model's embedding" in output
+    assert "Data check" in (tmp_path / "check.html").read_text(encoding="utf-8")
+    call("data", "check", shop, "--strict", "--no-near")
+    with pytest.raises(ValueError, match="has no folder 'val'"):
+        call("data", "check", photos, "--split", "train,val")
+    with pytest.raises(ValueError, match=r"expected a field of the data \(path\)"):
+        call("data", "check", shop, "--split", "side")

@@ -1,4 +1,4 @@
-"""The command line: `tfdml demo | train | evaluate | export | verify | search | inspect | serve | key`."""
+"""The command line: `tfdml demo | train | evaluate | report | export | verify | search | inspect | serve | key | data`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, demo, serving, training
+from tfdml.cli import bundles, data, demo, reporting, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -26,12 +26,14 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("report")(reporting.report)
 app.command("export")(bundles.export)
 app.command("verify")(bundles.verify)
 app.command("search")(bundles.search)
 app.command("inspect")(bundles.inspect)
 app.command("serve")(serving.serve)
 app.command("key")(serving.key)
+app.add_typer(data.app, name="data")
 
 
 def _version(asked: bool) -> None:

@@ -15,7 +15,7 @@ import typer
 from tfdml._checks import check_choice
 from tfdml.cli.bundles import answer_row, describe, print_hits, save_picture
 from tfdml.cli.console import heading, load_tensorflow, say, step_progress
-from tfdml.cli.training import MODEL_FILE, fit
+from tfdml.cli.training import fit, save_run
 
 if TYPE_CHECKING:
     from tfdml.bundle import Bundle, Hit
@@ -49,7 +49,7 @@ def demo(
         f"{dataset.name}: trains on {len(train):,} images of {train.num_classes} classes, "
         f"is judged on {len(test):,} images of {test.num_classes} others."
     )
-    model, figures = fit(
+    model, figures, history = fit(
         train,
         test,
         dimension=64,
@@ -61,8 +61,7 @@ def demo(
         flip=True,
         seed=seed,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    model.save(out / MODEL_FILE)
+    save_run(out, model, dataset.name, test, figures, history, seed=seed, steps=steps, loss="triplet", skipped=dataset.skipped)
 
     heading("Publishing a bundle of the unseen products")
     queries, gallery = _kept_out(test.with_preprocessing(model.preprocessing or test.preprocessing), seed)
@@ -79,6 +78,7 @@ def demo(
     say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
     # Where the environment is not active, the command has to be called by its path.
     command = "tfdml" if shutil.which("tfdml") else sys.argv[0]
+    say(f"  {command} report {out} --out {out / 'report.html'}")
     say(f"  {command} verify {bundle.path}")
     say(f"  {command} search {bundle.path} {files[0]} --picture answer.png")
 

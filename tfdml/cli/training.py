@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfdml.preprocessing import ImagePreprocessing
 
 MODEL_FILE, RUN_FILE = "model.keras", "run.json"
+Curves = dict[str, list[list[float]]]
 LOSSES = ("triplet", "contrastive")
 
 Data = Annotated[
@@ -53,7 +54,7 @@ def train(
 ) -> None:
     """Trains an embedding on labelled images and judges it on classes it has not seen.
 
-    Writes OUT/model.keras, OUT/run.json (settings, classes kept out, figures) and prints the figures beside raw pixels.
+    Writes OUT/model.keras, OUT/run.json (settings, classes kept out, figures, curves) and prints the figures beside raw pixels.
 
     [bold]Example:[/bold]  tfdml train photos/ --out runs/shop --steps 2000
     """
@@ -74,7 +75,7 @@ def train(
         f"{len(training):,} images of {training.num_classes} classes to train on"
         + (f"; {len(unseen):,} images of {unseen.num_classes} classes kept out." if unseen else ".")
     )
-    model, figures = fit(
+    model, figures, history = fit(
         training,
         unseen,
         dimension=dimension,
@@ -86,20 +87,11 @@ def train(
         flip=flip,
         seed=seed,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    model.save(out / MODEL_FILE)
-    run = {
-        "data": data,
-        "seed": seed,
-        "steps": steps,
-        "loss": loss,
-        "unseen_classes": list(unseen.class_names) if unseen else [],
-        "figures": figures,
-        "skipped": [list(row) for row in dataset.skipped],
-    }
-    (out / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    save_run(out, model, data, unseen, figures, history, seed=seed, steps=steps, loss=loss, skipped=dataset.skipped)
     following = f"tfdml export {shlex.quote(str(out))} {shlex.quote(data)} --to exports/products"
     say(escape(f"Model and figures are in {out}. Next: {following}"))
+    if unseen:
+        say(escape(f"To see what it does and why: tfdml report {shlex.quote(str(out))}"))
 
 
 def evaluate(
@@ -125,7 +117,7 @@ def evaluate(
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def load_data(name: str, image_size: int | None, on_unreadable: str = "error") -> Dataset:
+def load_data(name: str, image_size: int | None, on_unreadable: str = "error", quiet: bool = False) -> Dataset:
     from tfdml import datasets
 
     options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
@@ -137,7 +129,7 @@ def load_data(name: str, image_size: int | None, on_unreadable: str = "error") -
             dataset = datasets.load(name, **options)
     except datasets.UnreadableImageError as error:
         raise ValueError(str(error).replace("on_unreadable='skip'", "--on-unreadable skip")) from error
-    for file, reason in dataset.skipped:
+    for file, reason in () if quiet else dataset.skipped:
         say(f"[yellow]skipped[/yellow]  {escape(file)}: {escape(reason)}")
     return dataset
 
@@ -190,8 +182,8 @@ def fit(
     flip: bool,
     seed: int,
     epochs: int = 5,
-) -> tuple[EmbeddingModel, dict[str, dict[str, float]]]:
-    """Trains a small convolutional encoder; returns it with its figures and the two floors on the unseen classes."""
+) -> tuple[EmbeddingModel, dict[str, dict[str, float]], Curves]:
+    """Trains a small convolutional encoder; returns it, its figures and the two floors on the unseen classes, and curves."""
     import keras
 
     import tfdml
@@ -211,19 +203,58 @@ def fit(
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps)), loss=loss)
 
     figures: dict[str, dict[str, float]] = {}
-    callbacks = []
+    sample = training.with_preprocessing(preprocessing)
+    # A soft margin stands where a loss has none.
+    diagnose = tfdml.evaluation.Diagnose(sample, getattr(loss, "margin", "soft"), every=max(1, steps // 10), seed=seed)
+    callbacks: list[Any] = [diagnose]
     if unseen:
         unseen = unseen.with_preprocessing(preprocessing).in_memory()
         figures["raw pixels"] = tfdml.evaluation.retrieval(
             tfdml.evaluation.raw_pixels(unseen), unseen.labels, metric="euclidean"
         ).as_dict()
         figures["untrained network"] = model.evaluate(unseen)
-        callbacks = [tfdml.evaluation.RetrievalCallback(unseen, verbose=0)]
+        callbacks.append(tfdml.evaluation.RetrievalCallback(unseen, verbose=0))
     heading(f"Training for {steps} steps")
     # As many epochs as divide the steps, so that no step is lost.
     epochs = max(number for number in range(1, epochs + 1) if steps % number == 0)
-    model.fit(batches, steps_per_epoch=steps // epochs, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=2)
+    options: dict[str, Any] = {"steps_per_epoch": steps // epochs, "epochs": epochs, "shuffle": False, "verbose": 2}
+    fitted = model.fit(diagnose.watch(batches), callbacks=callbacks, **options)
     if unseen:
         figures["trained"] = model.evaluate(unseen)
         figures_table(figures, f"{len(unseen):,} images of {unseen.num_classes} classes never trained on")
-    return model, figures
+    return model, figures, _curves(fitted.history, diagnose, steps // epochs)
+
+
+def save_run(
+    out: Path,
+    model: EmbeddingModel,
+    data: str,
+    unseen: Dataset | None,
+    figures: dict[str, dict[str, float]],
+    history: Curves,
+    **settings: Any,
+) -> None:
+    """The model, and beside it what is known of the run, for `evaluate`, `report` and people."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.save(out / MODEL_FILE)
+    run = {
+        "data": data,
+        **settings,
+        "unseen_classes": list(unseen.class_names) if unseen else [],
+        "figures": figures,
+        "history": history,
+    }
+    (out / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _curves(epochs: dict[str, list[float]], diagnose: Any, steps: int) -> Curves:
+    """For each name the steps and the values: the loss, what was seen of a sample, and the figures on the unseen classes."""
+    curves: Curves = {"loss": [list(column) for column in zip(*diagnose.losses, strict=True)]} if diagnose.losses else {}
+    for name in diagnose.history[0] if diagnose.history else ():
+        if name != "step":
+            seen = [row for row in diagnose.history if name in row]
+            curves[name] = [[row["step"] for row in seen], [row[name] for row in seen]]
+    for name, values in epochs.items():
+        if name.startswith("val_"):
+            curves[name] = [[steps * (number + 1) for number in range(len(values))], values]
+    return curves
