@@ -85,8 +85,9 @@ def test_each_fault_gets_its_sentence_once(options, change, message) -> None:
 
 
 def test_a_collapse_is_kept_as_a_sentence() -> None:
-    diagnose = Diagnose((IMAGES, LABELS), every=1)
-    run(diagnose, batches(), scale=0.0)
+    diagnose = Diagnose((IMAGES, LABELS), every=1, prefix=None)
+    _, history = run(diagnose, batches(), scale=0.0)
+    assert list(history) == ["loss"]
     assert diagnose.history[0]["collapsed"] == 1
     assert sum("collapsed" in sentence for sentence in diagnose.sentences) == 1
 

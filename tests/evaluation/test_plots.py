@@ -12,9 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tfdml.evaluation import (
     class_sizes_figure,
     cmc_figure,
+    confused_classes,
+    confusions_figure,
     distances_figure,
     history_figure,
     map_figure,
+    retrieval,
     roc_figure,
     sizes_figure,
     verification,
@@ -75,6 +78,26 @@ def test_the_curves_are_the_figures() -> None:
     steps, losses = history_figure({"loss": ([10, 20], [0.3, 0.2])}).axes[0].lines[0].get_data()
     assert list(steps) == [10, 20]
     assert list(losses) == [0.3, 0.2]
+
+
+def test_confusions_are_drawn_with_their_names_shares_and_pixels() -> None:
+    labels = np.repeat(np.arange(4), 6)
+    names = np.array(["cup", "mug $1", "lamp", "shoe"])[labels]
+    embeddings = np.eye(4)[np.array([0, 0, 2, 3])[labels]] + 0.1 * RANDOM.normal(size=(24, 4))
+    pairs = confused_classes(retrieval(embeddings, names).per_query, names, 3)
+    figure = confusions_figure(pairs, names, lambda number: np.full((9, 7, 3), 10 * number, np.uint8), examples=3)
+    FigureCanvasAgg(figure).draw()
+    assert [text.get_text() for text in figure.texts] == [
+        f"{names[pair.first]} and {names[pair.second]}: {pair.mistakes} of {pair.queries} ({pair.share:.0%})".replace(
+            "$", r"\$"
+        )
+        for pair in pairs
+    ]
+    drawn = [int(axes.images[0].get_array()[0, 0, 0]) // 10 for axes in figure.axes]
+    assert drawn == [item for pair in pairs for items in pair.examples[:3].tolist() for item in items]
+    assert len({axes.patches[0].get_linestyle() for axes in figure.axes}) == 2  # not told by the colour alone
+    with pytest.raises(ValueError, match="pairs: received none"):
+        confusions_figure([], names, lambda number: None)
 
 
 def test_classes_next_to_each_other_have_colours_far_apart() -> None:

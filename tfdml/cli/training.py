@@ -205,7 +205,8 @@ def fit(
     figures: dict[str, dict[str, float]] = {}
     sample = training.with_preprocessing(preprocessing)
     # A soft margin stands where a loss has none.
-    diagnose = tfdml.evaluation.Diagnose(sample, getattr(loss, "margin", "soft"), every=max(1, steps // 10), seed=seed)
+    margin = getattr(loss, "margin", "soft")
+    diagnose = tfdml.evaluation.Diagnose(sample, margin, every=max(1, steps // 10), prefix=None, seed=seed)
     callbacks: list[Any] = [diagnose]
     if unseen:
         unseen = unseen.with_preprocessing(preprocessing).in_memory()

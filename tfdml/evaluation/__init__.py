@@ -31,6 +31,7 @@ from tfdml.evaluation.verification_result import OverFolds, RocCurve, Verificati
 
 if TYPE_CHECKING:
     from tfdml.evaluation.callbacks import RetrievalCallback
+    from tfdml.evaluation.confusion_pictures import confusions_figure
     from tfdml.evaluation.diagnose import Diagnose
     from tfdml.evaluation.floors import raw_pixels
     from tfdml.evaluation.match_probability import fit_match_probability
@@ -85,6 +86,7 @@ __all__ = [
     "cmc_figure",
     "compare",
     "confused_classes",
+    "confusions_figure",
     "cross_validate",
     "distances_figure",
     "embedding_map",
@@ -119,6 +121,7 @@ _LAZY = {
     "answers_figure": "pictures",
     "class_sizes_figure": "plots",
     "cmc_figure": "plots",
+    "confusions_figure": "confusion_pictures",
     "distances_figure": "plots",
     "fit_match_probability": "match_probability",
     "history_figure": "plots",

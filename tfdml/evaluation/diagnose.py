@@ -81,7 +81,7 @@ class Diagnose(EmbeddingMonitor):
         items: int = 256,
         examples: int = 8,
         every: int = 0,
-        prefix: str = "diagnose_",
+        prefix: str | None = "diagnose_",
         batch_size: int = 64,
         seed: int = 0,
         embedder: Any = None,

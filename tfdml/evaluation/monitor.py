@@ -45,7 +45,7 @@ class EmbeddingMonitor(keras.callbacks.Callback):
         items: images in the sample, up to `examples` of each class, drawn once from `seed`.
         examples: images of a class in the sample.
         every: also measure after every so many training steps, into `history`; 0 measures at the end of epochs only.
-        prefix: of the names in the logs.
+        prefix: of the names in the logs; None keeps the figures out of them, and of the lines that `fit` prints.
         batch_size: images per step.
         seed: of the sample.
         embedder: the Keras model that makes the embeddings, where that is not the fitted model itself but a part of it.
@@ -78,7 +78,7 @@ class EmbeddingMonitor(keras.callbacks.Callback):
         items: int = 256,
         examples: int = 8,
         every: int = 0,
-        prefix: str = "monitor_",
+        prefix: str | None = "monitor_",
         batch_size: int = 64,
         seed: int = 0,
         embedder: Any = None,
@@ -116,8 +116,8 @@ class EmbeddingMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.history or self.history[-1]["step"] != self._steps:
             self._measure()
-        if logs is not None:
-            logs.update({self.prefix + name: value for name, value in self.history[-1].items() if name != "step"})
+        if logs is not None and self.prefix is not None:
+            logs.update({f"{self.prefix}{name}": value for name, value in self.history[-1].items() if name != "step"})
 
     def _measure(self) -> None:
         vectors, raw = self._vectors()

@@ -156,7 +156,7 @@ def _picture(
 ) -> None:
     x, y = plan.point(plan.left(column), plan.top(row) + plan.cell)
     axes = figure.add_axes((x, y, plan.cell / plan.width, plan.cell / plan.height))
-    pixels = _checked(image)
+    pixels = check_image(image)
     height, width = pixels.shape[:2]
     side = max(height, width)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="antialiased", aspect="auto")
@@ -205,7 +205,8 @@ def _legend(figure: Figure, plan: _Plan, kinds: set[bool | None]) -> None:
     )
 
 
-def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def check_image(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The pixels of a picture that can be drawn, or a `ValueError`."""
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
