@@ -41,7 +41,7 @@ def test_the_main_snippet_trains_judges_and_publishes_and_the_other_reads_what_i
 def test_the_commands_it_names_exist():
     from tfdml.cli import app
 
-    commands = {command.name for command in app.registered_commands}
+    commands = {each.name for each in (*app.registered_commands, *app.registered_groups)}
     named = set(re.findall(r"^tfdml ([a-z]+)", README, re.MULTILINE))
     assert named
     assert named <= commands

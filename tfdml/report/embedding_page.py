@@ -17,8 +17,7 @@ from tfdml.report import embedding_parts as parts
 from tfdml.report.charts import PAGE_STYLE, Chart, ChartMaker
 from tfdml.report.findings import Findings, find
 from tfdml.report.images import Pictures
-from tfdml.report.page import Cell as _Cell
-from tfdml.report.page import Column, Section, count, render, share
+from tfdml.report.page import Cell, Column, Section, count, render, share
 from tfdml.report.subject import Subject
 
 _ANSWERS = 8
@@ -97,8 +96,8 @@ def _summary(subject: Subject, findings: Findings) -> str:
     hits = result.recall_at[1]
     asked = result.queries - result.queries_without_answer
     return (
-        f"For {hits:.0%} of {asked:,} images the nearest other image is of the same class, "
-        f"among {len(findings.classes):,} classes and {result.gallery:,} images."
+        f"For {hits:.0%} of {asked:,} images the nearest of all other images is of the same class, "
+        f"out of {len(findings.classes):,} classes."
     )
 
 
@@ -208,12 +207,12 @@ def _classes(subject: Subject, findings: Findings) -> dict[str, Any]:
     ]
     rows = [
         [
-            _Cell(str(subject.class_names[row.label])),
+            Cell(str(subject.class_names[row.label])),
             count(row.images),
             share(row.recall_at_1),
             share(row.r_precision),
             share(row.map_at_r),
-            _Cell("" if row.found_instead is None else str(subject.class_names[row.found_instead])),
+            Cell("" if row.found_instead is None else str(subject.class_names[row.found_instead])),
         ]
         for row in sorted(findings.classes, key=lambda row: (row.map_at_r, row.label))
     ]
