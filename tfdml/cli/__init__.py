@@ -1,4 +1,4 @@
-"""The command line: `tfdml demo | train | evaluate | report | export | verify | search | inspect | serve | key | data`."""
+"""The command line: `tfdml train | evaluate | report | export | verify | search | serve | versions | rollback | ...`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, data, demo, reporting, serving, training
+from tfdml.cli import bundles, data, demo, reporting, rollout, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ app.command("search")(bundles.search)
 app.command("inspect")(bundles.inspect)
 app.command("serve")(serving.serve)
 app.command("key")(serving.key)
+app.command("versions")(rollout.versions)
+app.command("rollback")(rollout.rollback)
 app.add_typer(data.app, name="data")
 
 
