@@ -72,7 +72,9 @@ def replace(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def pack_fake_model(directory: Path, vectors: np.ndarray, model_bytes: bytes = b"not a real graph"):
+def pack_fake_model(
+    directory: Path, vectors: np.ndarray, model_bytes: bytes = b"not a real graph", recall: float = 0.5, trees: int = 2
+):
     """A bundle whose SavedModel is only bytes: enough for everything that needs no TensorFlow."""
     from tfdml.bundle.packing import Gallery, pack
 
@@ -86,7 +88,7 @@ def pack_fake_model(directory: Path, vectors: np.ndarray, model_bytes: bytes = b
         {"title": [f"Thing {i}" for i in range(len(vectors))], "price": [0.5 * i for i in range(len(vectors))]},
         "euclidean",
     )
-    return pack(directory, gallery, fake_record(vectors.shape[1]), recall=0.5, trees=2)
+    return pack(directory, gallery, fake_record(vectors.shape[1]), recall=recall, trees=trees)
 
 
 def fake_record(dimension: int):

@@ -1,6 +1,6 @@
 """Versions of a model that can be told apart, and a model server to embed for them.
 
-An image file is here the text "picture N": version V sees vector N of its own in it.
+Picture N is a PNG of its own colour: version V sees vector N of its own in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle_helpers import pack_fake_model
+from bundle_helpers import encoded, pack_fake_model
 from stand_in_models import FakeModel, StatusError
 from tfdml_serving.embedding.remote import PROBE
 
@@ -21,7 +21,16 @@ DIMENSION = 6
 
 
 def picture(number: int) -> bytes:
-    return b"picture %d" % number
+    return _PICTURES[number]
+
+
+def number_of(data: bytes) -> int | None:
+    """The number of a picture, whatever spaces are behind it; None for other files."""
+    return _NUMBERS.get(data.rstrip(b" "))
+
+
+_PICTURES = [encoded(np.full([8, 8, 3], 5 * number, np.uint8)) for number in range(40)]
+_NUMBERS = {data: number for number, data in enumerate(_PICTURES)}
 
 
 def vectors(version: int, count: int = 40, dimension: int = DIMENSION) -> np.ndarray:
@@ -45,10 +54,8 @@ def load_fake(path: Path) -> FakeModel:
     known = vectors(int(path.name))
 
     def embed(data: bytes) -> np.ndarray | None:
-        word, _, number = data.partition(b" ")
-        if data == PROBE:
-            return known[0]
-        return known[int(number)] if word == b"picture" else None
+        number = 0 if data == PROBE else number_of(data)
+        return None if number is None else known[number]
 
     return FakeModel(embed, DIMENSION)
 
@@ -71,7 +78,7 @@ def publish(directory: Path, version: int, hidden: bool = False, dimension: int 
     """Publishes a bundle of the version's own vectors, whose model is only bytes; `hidden` leaves it under a dot-name."""
     staging = directory / f".{version}"
     staging.mkdir(parents=True)
-    pack_fake_model(staging, vectors(version, dimension=dimension), model_bytes or b"model %d" % version)
+    pack_fake_model(staging, vectors(version, dimension=dimension), model_bytes or b"model %d" % version, recall=1.0, trees=20)
     if hidden:
         return staging
     path = directory / str(version)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_helpers import encoded, gallery_images
-from serving_runs import DIMENSION, picture, run, vectors
+from serving_runs import DIMENSION, number_of, picture, run, vectors
 from tfdml_serving.embedding import EmbeddedModels, ModelRefused, ModelVersion
 from tfdml_serving.errors import EmbedderUnavailable, Overloaded
 
@@ -34,9 +34,9 @@ class Gated:
         assert self.go.wait(60)
         if b"poison" in files:
             raise RuntimeError("out of memory")
-        known = [file.startswith(b"picture") for file in files]
-        rows = [int(file.split()[1]) if good else 0 for file, good in zip(files, known, strict=True)]
-        return self.vectors[rows] * np.array(known)[:, None], np.array(known)
+        numbers = [number_of(file) for file in files]
+        valid = np.array([number is not None for number in numbers])
+        return self.vectors[[number or 0 for number in numbers]] * valid[:, None], valid
 
 
 def version_of(number: int = 1, dimension: int = DIMENSION) -> ModelVersion:

@@ -76,14 +76,14 @@ def test_many_at_once(language, server):
 
 def test_large_batches_go_in_parts(language, server):
     async def test():
-        limits = Limits(deadline=20.0, batch=16, batch_bytes=200)
+        limits = Limits(deadline=20.0, batch=16, batch_bytes=4000)
         async with asking(language, server, limits) as embedder:
             before = server.predictions
             found, valid = await embedder.embed([picture(number) for number in range(40)], 1)
             assert server.predictions - before == 3
             assert valid.all()
             np.testing.assert_array_equal(found, vectors(1))
-            await embedder.embed([picture(1) + b" " * 100] * 3, 1)  # by their size
+            await embedder.embed([picture(1) + b" " * 3000] * 3, 1)  # by their size
             assert server.predictions - before == 6
 
     run(test)

@@ -74,11 +74,16 @@ class RemoteEmbedder(abc.ABC):
         address: of the server, for messages.
         model_name: the model's name there.
         limits: see `Limits`.
+
+    Attributes:
+        missed: awaited before a request fails because TF-Serving has let its version go, so that the service can move on to
+            the version that came instead; None for nothing.
     """
 
     def __init__(self, address: str, model_name: str, limits: Limits | None = None) -> None:
         self.address, self.model_name = address, model_name
         self.limits = limits or Limits()
+        self.missed: Callable[[int], Awaitable[None]] | None = None
         self._models: dict[int, ModelVersion] = {}
         self._breakers: dict[int, Breaker] = {}
         self._checks: dict[int, _Check] = {}
@@ -110,8 +115,13 @@ class RemoteEmbedder(abc.ABC):
         model = self._models.get(version)
         if not files:
             return zeros(0, model.dimension if model else 0)
-        with self._explained(version), self._breaker(version).attempt():
-            return await self._within("an embedding", self._in_parts(files, version, model.dimension if model else None))
+        try:
+            with self._explained(version), self._breaker(version).attempt():
+                return await self._within("an embedding", self._in_parts(files, version, model.dimension if model else None))
+        except NotLoaded:
+            if model is not None and self.missed is not None:
+                await self.missed(version)
+            raise
 
     async def check(self, version: int) -> None:
         """See `ImageEmbedder`: asks for the embedding of a small picture; the outcome holds for `check_every` seconds."""
@@ -192,7 +202,7 @@ class RemoteEmbedder(abc.ABC):
     def _breaker(self, version: int) -> Breaker:
         if version not in self._breakers:
             # A version that answers wrongly, or is busy, is there: leaving it alone would help nobody.
-            harmless = (WrongAnswer, EmbedderBusy)
+            harmless = (WrongAnswer, EmbedderBusy, NotLoaded)
             self._breakers[version] = Breaker(self.limits.failures, self.limits.pause, harmless=harmless)
         return self._breakers[version]
 

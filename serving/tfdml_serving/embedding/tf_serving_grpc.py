@@ -11,7 +11,7 @@ import numpy as np
 
 from tfdml_serving.embedding import messages
 from tfdml_serving.embedding.answers import checked_answer, shortened
-from tfdml_serving.embedding.base import Booleans, ConnectionLost, EmbedderBusy, Floats, WrongAnswer
+from tfdml_serving.embedding.base import Booleans, ConnectionLost, EmbedderBusy, Floats, NotLoaded, WrongAnswer
 from tfdml_serving.embedding.remote import STATES, Limits, RemoteEmbedder
 from tfdml_serving.errors import EmbedderUnavailable
 
@@ -55,7 +55,7 @@ class TFServingGRPC(RemoteEmbedder):
             response = await self._call(messages.PREDICT, request, messages.PredictResponse.FromString)
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
-                raise EmbedderUnavailable(f"it does not serve this version: {shortened(error.details() or '')}") from None
+                raise NotLoaded(f"it does not serve this version: {shortened(error.details() or '')}") from None
             raise _translated(error) from None
         if response.model_spec.version.value != version:
             raise WrongAnswer(f"it answered with version {response.model_spec.version.value}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import httpx
 
 from tfdml_serving.embedding.answers import parse_json, parse_predictions, shortened
-from tfdml_serving.embedding.base import Booleans, ConnectionLost, EmbedderBusy, Floats, WrongAnswer
+from tfdml_serving.embedding.base import Booleans, ConnectionLost, EmbedderBusy, Floats, NotLoaded, WrongAnswer
 from tfdml_serving.embedding.remote import Limits, RemoteEmbedder
 from tfdml_serving.errors import EmbedderUnavailable
 
@@ -57,7 +57,7 @@ class TFServingREST(RemoteEmbedder):
         if status == 400:
             raise WrongAnswer(f"it refuses the request: {_error(body)}")
         if status == 404:
-            raise EmbedderUnavailable(f"it does not serve this version: {_error(body)}")
+            raise NotLoaded(f"it does not serve this version: {_error(body)}")
         _check_status(status, body)
         return parse_predictions(body, len(files), dimension)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from tfdml.bundle import BundleError
 from tfdml_serving.embedding.base import ImageEmbedder, ModelRefused, ModelVersion, NotLoaded
+from tfdml_serving.embedding.remote import RemoteEmbedder
 from tfdml_serving.engine.held import HeldVersion
 from tfdml_serving.errors import Conflict, EmbedderUnavailable, UnknownVersion
 from tfdml_serving.living.store import LivingCatalogue
@@ -29,6 +30,7 @@ from tfdml_serving.settings import Settings
 log = logging.getLogger(__name__)
 
 _SOON = 0.25
+_MOVE_ON = 2.0
 _Numbers = list[int]
 
 
@@ -74,6 +76,7 @@ class Versions:
         self._waiting: dict[int, Waiting] = {}
         self._there: _Numbers = []
         self._recent: _Numbers = []
+        self._looks = 0
         self._pinned: int | None = None
         # One thread, so that opening a version leaves the other processors to the searches.
         self._thread = ThreadPoolExecutor(1, "tfdml-versions")
@@ -81,6 +84,8 @@ class Versions:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        if isinstance(embedder, RemoteEmbedder):
+            embedder.missed = self._move_on
 
     async def start(self) -> None:
         """Begins to follow the directory; the first version is ready some time later."""
@@ -161,6 +166,13 @@ class Versions:
                     self._swap(opened)
         self._wake.set()
 
+    async def _move_on(self, version: int) -> None:
+        """TF-Serving has let this version go. If it is the current one, and another has come, that one is about to serve."""
+        end, looks = time.monotonic() + _MOVE_ON, self._looks + 2  # one may have begun too early
+        while self._open.current == version and time.monotonic() < end and (self._better() or self._looks < looks):
+            self._wake.set()
+            await asyncio.sleep(0.01)
+
     # Following
 
     async def _follow(self) -> None:
@@ -192,6 +204,7 @@ class Versions:
             with contextlib.suppress(EmbedderUnavailable):  # added while it was swapped in; the readiness check complains
                 await self._embed_anew(current.held)
         await self._clean()
+        self._looks += 1
 
     async def _read_pin(self) -> None:
         if self._folder.single is not None:
