@@ -3,30 +3,19 @@
     python benchmarks/losses.py                          # B = 128, 512, 1800
     python benchmarks/losses.py --batch 512 --loss circle n-pair --json out.json
     python benchmarks/losses.py --batch 4096 --no-peers
+    python benchmarks/losses.py --table benchmarks/results/losses.json
 
 The peers run in environments of their own, found beside this repository's root: TF Addons and TF Similarity in .venv-keras2,
-pytorch-metric-learning in .venv-peers. Within each batch size every library is timed in `--rounds` rounds that take turns, so
-that a disturbance of the machine meets all of them; a figure is the median over all steps. Memory is the growth of the
-high-water mark of a fresh process by its first steps. "memory of 10,000" is a step with a full cross-batch memory, storing the
-batch included: ours is the loss of the batch and that with the memory, pytorch-metric-learning's has the second part only.
+pytorch-metric-learning in .venv-peers. `_common.py` says how time and memory are taken. "memory of 10,000" is a step with a
+full cross-batch memory, storing the batch included: ours is the loss of the batch and that with the memory,
+pytorch-metric-learning's has the second part only.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
+from _common import ADDONS, DIMENSION, SIMILARITY, TFDML, TORCH, Comparison, graph_steps
 
-ROOT = Path(__file__).resolve().parents[1]
 BARE = "bare distance matrix"
-DIMENSION = 128
 LOSSES = [
     BARE,
     "semi-hard",
@@ -48,128 +37,32 @@ LOSSES = [
     "semi-hard, memory of 10,000",
 ]
 MEMORY = 10_000
-# library -> (python, what it can run)
 LIBRARIES = {
-    "tfdml": (Path(sys.executable), LOSSES),
-    "TF Addons": (ROOT / ".venv-keras2/bin/python", ["semi-hard", "hard", "n-pair", "lifted"]),
-    "TF Similarity": (ROOT / ".venv-keras2/bin/python", ["hard", "multi-similarity"]),
-    "pytorch-metric-learning": (ROOT / ".venv-peers/bin/python", [loss for loss in LOSSES if loss != "random"]),
+    TFDML: LOSSES,
+    ADDONS: ["semi-hard", "hard", "n-pair", "lifted"],
+    SIMILARITY: ["hard", "multi-similarity"],
+    TORCH: [loss for loss in LOSSES if loss != "random"],
 }
 # What a peer cannot do: TF Addons' semi-hard and lifted hold B^3 numbers; pytorch-metric-learning's batch all lists all
 # triplets, and its lifted and NT-Xent hold all positive pairs times all negative pairs.
 TOO_LARGE = {
-    ("TF Addons", "semi-hard"): 512,
-    ("TF Addons", "lifted"): 512,
-    ("pytorch-metric-learning", "all"): 512,
-    ("pytorch-metric-learning", "lifted"): 128,
-    ("pytorch-metric-learning", "nt-xent"): 128,
+    (ADDONS, "semi-hard"): 512,
+    (ADDONS, "lifted"): 512,
+    (TORCH, "all"): 512,
+    (TORCH, "lifted"): 128,
+    (TORCH, "nt-xent"): 128,
 }
 # N-pair batches have two examples of each class, whatever the others have.
 EXAMPLES = {"n-pair": 2}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[128, 512, 1800])
-    parser.add_argument("--examples", type=int, default=4, help="examples per class in a batch (K)")
-    parser.add_argument(
-        "--loss", nargs="+", choices=LOSSES, default=LOSSES, metavar="LOSS", help=f"some of: {', '.join(LOSSES)}"
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="timed for each loss and round")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--json", type=Path, help="also write all figures here")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        work(json.loads(args.worker))
-        return
-    rows = []
-    for batch in args.batch:
-        rows += measure(batch, args)
-    print(table(rows))
-    if args.json:
-        machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
-        args.json.write_text(json.dumps({"machine": machine, "dimension": DIMENSION, "rows": rows}, indent=1) + "\n")
+    Comparison(__file__, "loss", LOSSES, LIBRARIES, step, examples=EXAMPLES, too_large=TOO_LARGE).main(__doc__)
 
 
-def measure(batch: int, args: argparse.Namespace) -> list[dict]:
-    """All figures of one batch size."""
-    cells = []
-    for library, (python, losses) in LIBRARIES.items():
-        if library != "tfdml" and args.no_peers:
-            continue
-        if not python.exists():
-            print(f"{library}: no {python.relative_to(ROOT)}, left out", file=sys.stderr)
-            continue
-        losses = [loss for loss in losses if loss in args.loss and batch <= TOO_LARGE.get((library, loss), batch)]
-        cells += [(library, loss) for loss in losses]
-    steps: dict = {cell: [] for cell in cells}
-    memory: dict = {}
-    for number in range(args.rounds):
-        for library, loss in cells:
-            examples = EXAMPLES.get(loss, args.examples)
-            task = {"library": library, "loss": loss, "batch": batch, "examples": examples, "seconds": args.seconds}
-            answer = run_worker(task)
-            if answer is None:
-                continue
-            steps[library, loss] += answer["ms"]
-            memory.setdefault((library, loss), answer["extra_mb"])
-            print(f"B={batch} round {number + 1}: {library} {loss} {statistics.median(answer['ms']):.1f} ms", file=sys.stderr)
-    rows = []
-    for (library, loss), times in steps.items():
-        if times:
-            row = {"batch": batch, "examples": EXAMPLES.get(loss, args.examples), "loss": loss, "library": library}
-            rows.append(row | {"ms": statistics.median(times), "steps": len(times), "extra_mb": memory[library, loss]})
-    return rows
-
-
-def run_worker(task: dict) -> dict | None:
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
-    command = [str(LIBRARIES[task["library"]][0]), __file__, "--worker", json.dumps(task)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if run.returncode:
-        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        print(f"B={task['batch']}: {task['library']} {task['loss']} failed: {reason}", file=sys.stderr)
-        return None
-    return json.loads(run.stdout.strip().splitlines()[-1])
-
-
-def table(rows: list[dict]) -> str:
-    """A Markdown table: time, against the bare matrix, against tfdml, and memory."""
-    ours = {(r["batch"], r["loss"]): r["ms"] for r in rows if r["library"] == "tfdml"}
-    lines = [
-        "| B | K | loss | library | forward + backward, ms | x tfdml | x bare matrix of tfdml | extra memory, MB |",
-        "|---:|---:|---|---|---:|---:|---:|---:|",
-    ]
-    for r in sorted(rows, key=lambda r: (r["batch"], r["loss"] != BARE, r["loss"], r["library"] != "tfdml", r["library"])):
-        against, bare = ours.get((r["batch"], r["loss"])), ours.get((r["batch"], BARE))
-        ratios = " | ".join(f"{r['ms'] / x:.2f}" if x else "" for x in (against, bare))
-        cells = f"{r['batch']} | {r['examples']} | {r['loss']} | {r['library']} | {r['ms']:.1f} | {ratios}"
-        lines.append(f"| {cells} | {r['extra_mb']:.0f} |")
-    return "\n".join(lines)
-
-
-def work(task: dict) -> None:
-    """In a process of its own: times one loss of one library and prints one line of JSON."""
-    make = {"pytorch-metric-learning": torch_step}.get(task["library"], tensorflow_step)
-    warm, step = make(task["library"], task["loss"], task["batch"], task["examples"])
-    warm()
-    before = high_water_mb()
-    for _ in range(3):
-        step()
-    extra = high_water_mb() - before
-    times, end = [], time.perf_counter() + task["seconds"]
-    while not times or (time.perf_counter() < end and len(times) < 200):
-        start = time.perf_counter()
-        step()
-        times.append((time.perf_counter() - start) * 1e3)
-    print(json.dumps({"ms": times, "extra_mb": extra}))
-
-
-def high_water_mb() -> float:
-    # Linux counts in KB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+def step(library: str, name: str, batch: int, examples: int, classes: int):
+    make = torch_step if library == TORCH else tensorflow_step
+    return make(library, name, batch, examples)
 
 
 def data(batch: int, examples: int):
@@ -182,20 +75,15 @@ def data(batch: int, examples: int):
 def tensorflow_step(library: str, name: str, batch: int, examples: int):
     import tensorflow as tf
 
-    loss = {"tfdml": tfdml_loss, "TF Addons": addons_loss, "TF Similarity": similarity_loss}[library](name)
+    loss = {TFDML: tfdml_loss, ADDONS: addons_loss, SIMILARITY: similarity_loss}[library](name)
 
-    @tf.function
-    def step(labels, embeddings):
+    def gradient(labels, embeddings):
         with tf.GradientTape() as tape:
             tape.watch(embeddings)
             value = loss(labels, embeddings)
         return tape.gradient(value, embeddings)
 
-    y, x = (tf.constant(part) for part in data(batch, examples))
-    # As `fit` does, with the batch size left open; the first run, on a small batch, is not measured.
-    small_y, small_x = (tf.constant(part) for part in data(4 * examples, examples))
-    concrete = step.get_concrete_function(tf.TensorSpec([None], y.dtype), tf.TensorSpec([None, DIMENSION], x.dtype))
-    return lambda: concrete(small_y, small_x).numpy(), lambda: concrete(y, x).numpy()
+    return graph_steps(gradient, data(4 * examples, examples), data(batch, examples))
 
 
 def tfdml_loss(name: str):

@@ -1,0 +1,264 @@
+"""What `losses.py` and `heads.py` share: one step of several libraries, timed and weighed beside each other in one run.
+
+For every name and batch size each library has a process of its own, since only a fresh one shows what a step needs; they are
+started together, and then timed in rounds that take turns, so that a disturbance of the machine meets all of them. A figure is
+the median over all steps. Memory is the growth of the process's high-water mark by its first steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DIMENSION = 128
+TFDML, ADDONS, SIMILARITY, TORCH = "tfdml", "TF Addons", "TF Similarity", "pytorch-metric-learning"
+PYTHONS = {
+    TFDML: Path(sys.executable),
+    ADDONS: ROOT / ".venv-keras2/bin/python",
+    SIMILARITY: ROOT / ".venv-keras2/bin/python",
+    TORCH: ROOT / ".venv-peers/bin/python",
+}
+PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "tensorflow-similarity", "torch", "pytorch-metric-learning")
+Step = Callable[[], object]
+
+
+@dataclass
+class Comparison:
+    """A table of `names` (the first is the bare yardstick) by library.
+
+    `step(library, name, batch, examples, classes)` gives a small run that is not measured and the step that is.
+    `examples` and `too_large` are exceptions: the examples per class of a name, and the largest batch of (library, name).
+    """
+
+    script: str
+    kind: str
+    names: Sequence[str]
+    libraries: dict[str, Sequence[str]]
+    step: Callable[[str, str, int, int, int], tuple[Step, Step]]
+    classes: int = 0
+    examples: dict[str, int] = field(default_factory=dict)
+    too_large: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def main(self, description: str | None) -> None:
+        args = self.parser(description).parse_args()
+        if args.worker:
+            work(self.step, json.loads(args.worker))
+            return
+        if args.table:
+            print(self.table(json.loads(args.table.read_text())["rows"]))
+            return
+        rows, versions = [], {}
+        for batch in args.batch:
+            for name in getattr(args, self.kind):
+                answers = self.measure(batch, name, args)
+                rows += [row for row, _ in answers]
+                versions |= {row["library"]: found for row, found in answers}
+        print(self.table(rows))
+        if args.json:
+            self.write(args.json, rows, versions)
+
+    def parser(self, description: str | None) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        some = f"some of: {'; '.join(self.names)}"
+        parser.add_argument("--batch", type=int, nargs="+", default=[128, 512, 1800])
+        parser.add_argument("--examples", type=int, default=4, help="examples per class in a batch (K)")
+        parser.add_argument(f"--{self.kind}", nargs="+", choices=self.names, default=self.names, metavar="NAME", help=some)
+        if self.classes:
+            parser.add_argument("--classes", type=int, default=self.classes)
+        parser.add_argument("--rounds", type=int, default=3)
+        parser.add_argument("--seconds", type=float, default=0.5, help="timed for each library and round")
+        parser.add_argument("--no-peers", action="store_true")
+        parser.add_argument(
+            "--json", type=Path, help="also write all figures here, in place of those of the same name and batch"
+        )
+        parser.add_argument("--table", type=Path, metavar="JSON", help="only print the table of a file that --json has written")
+        parser.add_argument("--worker", help=argparse.SUPPRESS)
+        return parser
+
+    def measure(self, batch: int, name: str, args: argparse.Namespace) -> list[tuple[dict[str, Any], dict[str, str]]]:
+        """The row of each library that can run it, and the versions it ran with."""
+        task = {"name": name, "batch": batch, "examples": self.examples.get(name, args.examples), "seconds": args.seconds}
+        if self.classes:
+            task["classes"] = args.classes
+        libraries = [library for library, names in self.libraries.items() if name in names and PYTHONS[library].exists()]
+        libraries = [library for library in libraries if library == TFDML or not args.no_peers]
+        libraries = [library for library in libraries if batch <= self.too_large.get((library, name), batch)]
+        workers = [Worker(self.script, library, task) for library in libraries]
+        ready = [worker for worker in workers if worker.ready()]
+        # One after the other: what is weighed while another computes may wait for it, but what is timed must not.
+        running = [worker for worker in ready if worker.weigh()]
+        for _ in range(args.rounds):
+            running = [worker for worker in running if worker.round()]
+        for worker in workers:
+            worker.end()
+        return [(self.row(task, worker), worker.versions) for worker in running]
+
+    def row(self, task: dict[str, Any], worker: Worker) -> dict[str, Any]:
+        times = sorted(time for times in worker.rounds for time in times)
+        row = {"batch": task["batch"], "examples": task["examples"], self.kind: task["name"], "library": worker.library}
+        print(f"B={task['batch']}: {worker.library} {task['name']} {statistics.median(times):.2f} ms", file=sys.stderr)
+        return row | {
+            "ms": round(statistics.median(times), 4),
+            # How far the figure can be trusted: the middle nine tenths of the steps, and the median of each round.
+            "ms_5_to_95_percent": [round(times[int(share * (len(times) - 1))], 4) for share in (0.05, 0.95)],
+            "ms_of_each_round": [round(statistics.median(times), 4) for times in worker.rounds],
+            "steps": len(times),
+            "extra_mb": round(worker.extra_mb, 2),
+        }
+
+    def table(self, rows: Iterable[dict[str, Any]]) -> str:
+        """A Markdown table: time, against tfdml, against tfdml's bare yardstick, and memory."""
+        bare_name = self.names[0]
+        ours = {(row["batch"], row[self.kind]): row["ms"] for row in rows if row["library"] == TFDML}
+        lines = [
+            f"| B | K | {self.kind} | library | forward + backward, ms | x tfdml | x {bare_name} of tfdml | extra memory, MB |",
+            "|---:|---:|---|---|---:|---:|---:|---:|",
+        ]
+        for row in sorted(rows, key=self.order):
+            against = (ours.get((row["batch"], row[self.kind])), ours.get((row["batch"], bare_name)))
+            ratios = " | ".join(f"{row['ms'] / one:.2f}" if one else "" for one in against)
+            cells = f"{row['batch']} | {row['examples']} | {row[self.kind]} | {row['library']} | {row['ms']:.2f}"
+            lines.append(f"| {cells} | {ratios} | {row['extra_mb']:.0f} |")
+        return "\n".join(lines)
+
+    def order(self, row: dict[str, Any]) -> tuple[int, int, int]:
+        return row["batch"], self.names.index(row[self.kind]), list(PYTHONS).index(row["library"])
+
+    def write(self, path: Path, rows: list[dict[str, Any]], versions: dict[str, dict[str, str]]) -> None:
+        """Into a file that runs in parts fill: rows of the same name and batch are replaced together, as they were measured."""
+        old = json.loads(path.read_text()) if path.exists() else {"rows": [], "versions": {}}
+        new = {(row["batch"], row[self.kind]) for row in rows}
+        kept = [row for row in old["rows"] if (row["batch"], row[self.kind]) not in new]
+        record = {"machine": machine(), "versions": old["versions"] | versions, "dimension": DIMENSION}
+        if self.classes:
+            record["classes"] = self.classes
+        head = json.dumps(record, indent=1)[:-2]
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in sorted(kept + rows, key=self.order))
+        path.write_text(f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
+
+
+class Worker:
+    """One library's process: it takes a turn whenever it is given a line."""
+
+    def __init__(self, script: str, library: str, task: dict[str, Any]):
+        self.library, self.task = library, task
+        self.rounds: list[list[float]] = []
+        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
+        command = [str(PYTHONS[library]), script, "--worker", json.dumps(task | {"library": library})]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `end`)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+
+    def ready(self) -> bool:
+        answer = self.answer()
+        self.versions: dict[str, str] = answer["versions"] if answer else {}
+        return answer is not None
+
+    def weigh(self) -> bool:
+        answer = self.ask()
+        self.extra_mb: float = answer["extra_mb"] if answer else 0.0
+        return answer is not None
+
+    def round(self) -> bool:
+        answer = self.ask()
+        if answer:
+            self.rounds.append(answer["ms"])
+        return answer is not None
+
+    def ask(self) -> dict[str, Any] | None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any] | None:
+        """The next line that the worker means for us; libraries print lines of their own."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(MARK):
+                return json.loads(line.removeprefix(MARK))
+        self.process.wait()
+        self.errors.seek(0)
+        reason = (self.errors.read().strip().splitlines() or ["no message"])[-1]
+        print(f"B={self.task['batch']}: {self.library} {self.task['name']} failed: {reason}", file=sys.stderr)
+        return None
+
+    def end(self) -> None:
+        self.process.communicate()
+        self.errors.close()
+
+
+MARK = "benchmark: "
+
+
+def work(make: Callable[[str, str, int, int, int], tuple[Step, Step]], task: dict[str, Any]) -> None:
+    """In the worker's process: makes the step, then weighs it, then times it once for each further line of its input."""
+    warm, step = make(task["library"], task["name"], task["batch"], task["examples"], task.get("classes", 0))
+    warm()
+    say({"versions": {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := version(name))}})
+    for turn, _ in enumerate(sys.stdin):
+        if turn == 0:
+            before = high_water_mb()
+            for _ in range(3):
+                step()
+            say({"extra_mb": high_water_mb() - before})
+            continue
+        times: list[float] = []
+        end = time.perf_counter() + task["seconds"]
+        while not times or (time.perf_counter() < end and len(times) < 200):
+            start = time.perf_counter()
+            step()
+            times.append((time.perf_counter() - start) * 1e3)
+        say({"ms": times})
+
+
+def say(answer: dict[str, Any]) -> None:
+    print(MARK + json.dumps(answer), flush=True)
+
+
+def high_water_mb() -> float:
+    # Linux counts in KB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def version(package: str) -> str | None:
+    """Of a package that this process has loaded."""
+    if package.replace("-", "_") not in sys.modules:
+        return None
+    return importlib.metadata.version(package)
+
+
+def machine() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    return {"cpus": os.cpu_count(), "cpu": cpu, "system": platform.system()}
+
+
+def graph_steps(function: Any, small: Sequence[Any], full: Sequence[Any]) -> tuple[Step, Step]:
+    """Of a function of (labels, embeddings), traced as `fit` does it: with the batch size left open."""
+    import tensorflow as tf
+
+    small, full = [tf.constant(part) for part in small], [tf.constant(part) for part in full]
+    specs = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in full]
+    concrete = tf.function(function).get_concrete_function(*specs)
+
+    def run(parts: Sequence[Any]) -> list[Any]:
+        return [tf.convert_to_tensor(gradient).numpy() for gradient in tf.nest.flatten(concrete(*parts))]
+
+    return lambda: run(small), lambda: run(full)
