@@ -100,6 +100,21 @@ def test_evaluate_gives_retrieval_figures_for_a_dataset_and_keras_figures_otherw
     assert np.isfinite(loss)
 
 
+def test_fit_refuses_a_dataset_and_names_what_to_give_instead(images, labels):
+    model = tfdml.EmbeddingModel(small_encoder())
+    model.compile("sgd", loss=tfdml.losses.TripletLoss())
+    data = tfdml.datasets.Dataset.from_arrays(images, labels)
+    with pytest.raises(ValueError, match=r"x is a tfdml.datasets.Dataset.*PKSampler"):
+        model.fit(data)
+    for way in (
+        lambda: model.fit(images, labels, validation_data=data),
+        lambda: model.fit(images, labels, 12, 1, 0, None, 0.0, data),
+    ):
+        with pytest.raises(ValueError, match=r"validation_data is a tfdml.datasets.Dataset.*RetrievalCallback"):
+            way()
+    model.fit(images, labels, batch_size=12, validation_data=(images, labels), verbose=0)
+
+
 def test_an_encoder_that_gives_maps_is_refused():
     encoder = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(4, 3)])
     with pytest.raises(ValueError, match=r"expected one output \[B, D\]"):

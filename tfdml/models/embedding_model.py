@@ -118,6 +118,21 @@ class EmbeddingModel(keras.Model):
         value = tf.math.divide_no_nan(tf.reduce_sum(values), count)
         return total_loss(self, value, y, y_pred, sample_weight)
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own `fit`, on the batches of a sampler."""
+        if _is_dataset(x):
+            raise ValueError(
+                "x is a tfdml.datasets.Dataset: expected batches of images and labels. What a batch holds is a sampler's "
+                "matter, e.g. fit(PKSampler(data.labels, classes=16, examples=4).dataset(data.load), steps_per_epoch=200)."
+            )
+        # The eighth argument of Keras's `fit`, x included.
+        if _is_dataset(kwargs.get("validation_data", args[6] if len(args) > 6 else None)):
+            raise ValueError(
+                "validation_data is a tfdml.datasets.Dataset: expected batches, on which Keras would compute the loss. For "
+                "retrieval figures after each epoch, give callbacks=[tfdml.evaluation.RetrievalCallback(data)] instead."
+            )
+        return super().fit(x, *args, **kwargs)
+
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         self._in_training = True
         return super().train_step(*args, **kwargs)
