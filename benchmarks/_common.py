@@ -61,15 +61,15 @@ class Comparison:
         if args.table:
             print(self.table(json.loads(args.table.read_text())["rows"]))
             return
-        rows, versions = [], {}
+        rows = []
         for batch in args.batch:
             for name in getattr(args, self.kind):
                 answers = self.measure(batch, name, args)
                 rows += [row for row, _ in answers]
-                versions |= {row["library"]: found for row, found in answers}
+                if args.json:
+                    # At once, so that a run that is cut short keeps what it has.
+                    self.write(args.json, [row for row, _ in answers], {row["library"]: found for row, found in answers})
         print(self.table(rows))
-        if args.json:
-            self.write(args.json, rows, versions)
 
     def parser(self, description: str | None) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
