@@ -4,13 +4,13 @@ PYTHON ?= python3
 # TF 2.15 has no wheels for Python above 3.11.
 PYTHON311 ?= $(shell command -v python3.11 2>/dev/null || echo python3.11)
 TEST_JOBS ?= 2
-PYTEST = -m pytest -n $(TEST_JOBS) --dist loadfile
+PYTEST = -m pytest -n $(TEST_JOBS) --dist worksteal
 
 KERAS3 = .venv/.installed
 KERAS2 = .venv-keras2/.installed
 PEERS = .venv-peers/.installed
 
-.PHONY: help demo test test-slow test-keras2 test-slow-keras2 lint setup setup-keras2 setup-peers clean
+.PHONY: help demo test test-all test-keras2 test-all-keras2 lint setup setup-keras2 setup-peers clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -21,14 +21,15 @@ demo: $(KERAS3)  ## the main job: train on photographs, judge on unseen products
 test: $(KERAS3)  ## the quick tests on the newest TensorFlow with Keras 3
 	.venv/bin/python $(PYTEST) -m "not slow"
 
-test-slow: $(KERAS3)  ## the tests that need minutes
-	.venv/bin/python $(PYTEST) -m slow
+test-all: $(KERAS3)  ## these and the tests that need minutes
+	.venv/bin/python $(PYTEST)
 
+# What is marked one_stack is the same here.
 test-keras2: $(KERAS2)  ## the quick tests on TF 2.15 with Keras 2.15, TF Addons and TF Similarity
-	.venv-keras2/bin/python $(PYTEST) -m "not slow"
+	.venv-keras2/bin/python $(PYTEST) -m "not slow and not one_stack"
 
-test-slow-keras2: $(KERAS2)
-	.venv-keras2/bin/python $(PYTEST) -m slow
+test-all-keras2: $(KERAS2)
+	.venv-keras2/bin/python $(PYTEST) -m "not one_stack"
 
 lint: $(KERAS3)  ## style and types
 	.venv/bin/ruff check .

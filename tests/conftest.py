@@ -6,9 +6,15 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers are as many as the cores: threads of their own would only wait for each other.
+    for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
 
 TESTS = Path(__file__).resolve().parent
 for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
@@ -19,3 +25,14 @@ for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
 collect_ignore_glob = ["*conftest.py"]
 
 from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402, F401
+
+# These rooms load no TensorFlow, and neither do their tests.
+ONE_STACK_ROOMS = (TESTS / "index", TESTS / "serving")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is the same on both stacks. What takes long begins first, so that no core is idle at the end."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) or any(room in item.path.parents for room in ONE_STACK_ROOMS):
+            item.add_marker("one_stack")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -1,14 +1,16 @@
-"""Makes bundles in child processes, kills each at a random moment, and prints what was left.
+"""Makes bundles in child processes, kills each at another moment of its work, and prints what was left.
 
     python kill_exports.py publishing|exporting BUNDLE TO KILLS
 
 `publishing` packs, verifies and publishes BUNDLE's SavedModel and vectors anew, over and over, without TensorFlow;
-`exporting` does a whole export of a small model. Children are forked before TensorFlow has started any thread.
+`exporting` does a whole export of a small model. A child is killed at some time after it has begun to write: the times of all
+children are spread evenly, one at random in each of KILLS parts, over what an undisturbed child needs and a little more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -51,17 +53,19 @@ def export_anew(path: str, to: Path) -> None:
 
 def main(what: str, path: str, to: Path, kills: int) -> None:
     if what == "exporting":
-        pass
+        # Once for all children. Only what uses TensorFlow starts its threads, and so nobody uses it before the fork.
+        importlib.import_module("tfdml.models")
+        importlib.import_module("tfdml.bundle.exporting")
     work = {"publishing": publish_again, "exporting": export_anew}[what]
     rng = random.Random(0)
-    started = time.perf_counter()
-    in_a_child(work, path, to, wait=600)
-    once = time.perf_counter() - started
+    once = in_a_child(work, path, to)
+    moments = [(part + rng.random()) / kills * 1.05 * once for part in range(kills)]
+    rng.shuffle(moments)
     refused: list[str] = []
     verified: set[int] = set()
     killed_in_the_middle = 0
-    for _ in range(kills):
-        in_a_child(work, path, to, wait=rng.uniform(0, 1.1 * once))
+    for moment in moments:
+        in_a_child(work, path, to, kill_after=moment)
         killed_in_the_middle += any(name.startswith(".") for name in os.listdir(to))
         for version in set(versions(to)) - verified:
             try:
@@ -69,7 +73,7 @@ def main(what: str, path: str, to: Path, kills: int) -> None:
                 verified.add(version)
             except BundleError as error:
                 refused.append(str(error))
-    in_a_child(work, path, to, wait=600)
+    in_a_child(work, path, to)
     report = {
         "kills": kills,
         "versions": len(verified),
@@ -80,8 +84,12 @@ def main(what: str, path: str, to: Path, kills: int) -> None:
     print(json.dumps(report))
 
 
-def in_a_child(work: Callable[[str, Path], None], path: str, to: Path, wait: float) -> None:
-    """Does the work in a forked child, which is killed after `wait` seconds if it is not done by then."""
+def in_a_child(work: Callable[[str, Path], None], path: str, to: Path, kill_after: float = 600) -> float:
+    """Does the work in a forked child, which is killed `kill_after` seconds after its first trace in `to`.
+
+    Returns the seconds from this trace to the child's end.
+    """
+    before = set(os.listdir(to)) if to.exists() else set()
     child = os.fork()
     if child == 0:
         try:
@@ -90,16 +98,19 @@ def in_a_child(work: Callable[[str, Path], None], path: str, to: Path, wait: flo
             print(error, file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    end = time.monotonic() + wait
-    while time.monotonic() < end:
+    began = None
+    while began is None or time.monotonic() < began + kill_after:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            if status:
+            if status or began is None:
                 raise RuntimeError("a child failed by itself")
-            return
+            return time.monotonic() - began
+        if began is None and to.exists() and set(os.listdir(to)) - before:
+            began = time.monotonic()
         time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    return kill_after
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from tfdml.bundle import BundleError, FoldedRecord, Manifest, ModelRecord, Searc
 from tfdml.bundle.layout import FileRecord
 from tfdml.bundle.manifest import SCHEMA_VERSION
 
+pytestmark = pytest.mark.one_stack
+
 MANIFEST = Manifest(
     created="2024-05-01T12:00:00Z",
     tfdml_version="0.1.0",

@@ -16,6 +16,8 @@ from tfdml.bundle import Bundle, BundleError, Manifest, verify
 from tfdml.bundle.layout import CATALOGUE, INDEX, MANIFEST, parse_version, record_file
 from tfdml.index import ExactIndex
 
+pytestmark = pytest.mark.one_stack
+
 
 def manifest_of(path: Path) -> Manifest:
     return Manifest.from_bytes((path / MANIFEST).read_bytes())

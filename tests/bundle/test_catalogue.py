@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tfdml.bundle import BundleError, Catalogue, write_catalogue
 
+pytestmark = pytest.mark.one_stack
+
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 

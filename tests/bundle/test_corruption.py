@@ -13,6 +13,8 @@ from bundle_helpers import gallery_dataset, linked_copy, tiny_model
 from tfdml import bundle
 from tfdml.bundle import Bundle, BundleError
 
+pytestmark = pytest.mark.one_stack
+
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):

@@ -182,9 +182,9 @@ def test_without_directory_locks_it_still_publishes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("what", "kills"),
     [
-        ("publishing", 5),
-        pytest.param("publishing", 100, marks=pytest.mark.slow),
-        pytest.param("exporting", 100, marks=pytest.mark.slow),
+        pytest.param("publishing", 5, marks=pytest.mark.one_stack),
+        pytest.param("publishing", 100, marks=[pytest.mark.slow, pytest.mark.one_stack]),
+        pytest.param("exporting", 30, marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_at_any_moment_leaves_no_version_that_does_not_verify(exported, tmp_path, what, kills):
@@ -202,8 +202,7 @@ def test_a_kill_at_any_moment_leaves_no_version_that_does_not_verify(exported, t
     assert report["refused"] == []
     assert report["versions"] >= 1
     assert report["left_behind_at_the_end"] == []
-    if kills >= 100:
-        assert report["killed_in_the_middle"] >= kills // 4, "the kills must hit the work, not the pauses"
+    assert report["killed_in_the_middle"] >= kills // 2, "the kills must hit the work, not the pauses"
 
 
 def test_a_version_that_tf_serving_would_see_is_taken(tmp_path):

@@ -13,6 +13,8 @@ from tfdml.bundle import BundleError, Catalogue, write_catalogue
 from tfdml.bundle.thumbnails import make_thumbnails, to_rgb
 from tfdml.datasets import Dataset
 
+pytestmark = pytest.mark.one_stack
+
 
 def picture(file: bytes) -> np.ndarray:
     image = Image.open(io.BytesIO(file))

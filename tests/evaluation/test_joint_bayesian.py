@@ -10,6 +10,8 @@ import pytest
 
 from tfdml.evaluation import JointBayesian, verification
 
+pytestmark = pytest.mark.one_stack
+
 
 def covariance(dimension, seed, scale=1.0):
     a = np.random.default_rng(seed).normal(size=(dimension, dimension))

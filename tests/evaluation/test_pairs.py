@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tfdml.evaluation import VerificationPairs, verification_pairs
 
+pytestmark = pytest.mark.one_stack
+
 
 def as_sets(pairs):
     return [frozenset((int(i), int(j))) for i, j in zip(pairs.left, pairs.right, strict=True)]

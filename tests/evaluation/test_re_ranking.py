@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tfdml.evaluation import k_reciprocal_distances, retrieval, retrieval_by_distances
 
+pytestmark = pytest.mark.one_stack
+
 
 def clusters(count=60, dimension=4, classes=5, spread=0.9, seed=0):
     random = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tfdml.evaluation import similarity
 
+pytestmark = pytest.mark.one_stack
+
 
 def by_loops(embeddings, triplets, k, metric):
     right = wrong = correct = 0

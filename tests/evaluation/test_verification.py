@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from tfdml.evaluation import VerificationPairs, verification, verification_pairs
 
+pytestmark = pytest.mark.one_stack
+
 METRICS = ("cosine", "euclidean", "squared_euclidean")
 
 

@@ -240,7 +240,7 @@ def test_saved_and_reloaded_in_a_functional_model(make, tmp_path):
     model = keras.Model([images, labels], head(keras.layers.Dense(D)(images), labels))
     of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss=of_logits if isinstance(head, ClassifierHead) else None)
-    if isinstance(head, ClassifierHead):
+    if isinstance(head, ClassifierHead) and make in [HEADS[name][0] for name in PATHS]:
         model.fit([x, y], y, batch_size=8, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -295,7 +295,8 @@ def test_saved_and_reloaded_with_its_model(make, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.loss.get_config() == model.loss.get_config()
-    np.testing.assert_allclose(loaded.evaluate(x, y, verbose=0), model.evaluate(x, y, verbose=0), rtol=1e-6)
+    # What `evaluate` would say, without tracing a graph for it.
+    np.testing.assert_allclose(loaded.loss(y, loaded(x)), model.loss(y, model(x)), rtol=1e-6)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(make()))
     assert type(again) is type(make())
     assert again(y, x) == make()(y, x)

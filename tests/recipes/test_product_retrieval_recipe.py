@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from recipe_runs import run
+from recipe_runs import run_alone
 
 import tfdml
 
@@ -17,7 +17,7 @@ def test_product_retrieval(tmp_path, backbone):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.image_bytes(number))
     options = ["--steps", 3, "--classes", 4, "--examples", 2, "--backbone", backbone]
-    output = run("product_retrieval.py", "--photos", photos, "--to", tmp_path / "exports", *options)
+    output = run_alone("product_retrieval.py", "--photos", photos, "--to", tmp_path / "exports", *options)
     assert "untrained: Recall@1" in output
     assert "trained: Recall@1" in output
     assert output.count("product-") >= 6

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tfdml.samplers import ClassGroups, grouping
 
+pytestmark = pytest.mark.one_stack
+
 INT64 = st.integers(-(2**63), 2**63 - 1)
 LABELS = st.one_of(
     st.lists(st.integers(-3, 6), min_size=1, max_size=60),

@@ -9,6 +9,8 @@ import pytest
 
 from tfdml.samplers import nearest_neighbours, pairs_of_copies, translated_copies
 
+pytestmark = pytest.mark.one_stack
+
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_nearest_neighbours_are_those_of_scikit_learn(metric):

@@ -9,6 +9,8 @@ import samplers_oracles as oracles
 import tfdml
 from tfdml.samplers import GradedRelevance, colour_histograms, relevance, total_relevance
 
+pytestmark = pytest.mark.one_stack
+
 
 def test_graded_relevance_is_that_of_loops():
     random = np.random.default_rng(0)
