@@ -156,7 +156,7 @@ def with_pixel(value: int) -> Dataset:
 def test_an_embedding_that_is_not_finite_is_named(tmp_path):
     model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), WithNaN()])
     with pytest.raises(BundleError, match=r"embeddings of 1 of 24 items are not finite, e\.g\. 'item/3'"):
-        bundle.export(model, with_pixel(7), tmp_path / "to")
+        bundle.export(model, with_pixel(7), tmp_path / "to", search=None)
     assert nothing_published(tmp_path / "to")
 
 
@@ -165,7 +165,7 @@ def test_a_zero_embedding_has_no_cosine(tmp_path):
     images[5] = 0
     data = Dataset.from_arrays(images, np.arange(ITEMS) // 2, [f"item/{i}" for i in range(ITEMS)])
     with pytest.raises(BundleError, match=r"embeddings of 1 of 24 items are zero, e\.g\. 'item/5'.*euclidean"):
-        bundle.export(quick_model(), data, tmp_path / "to", metric="cosine")
+        bundle.export(quick_model(), data, tmp_path / "to", metric="cosine", search=None)
     assert nothing_published(tmp_path / "to")
 
 
@@ -199,7 +199,7 @@ class Gallery:
 )
 def test_a_gallery_that_does_not_fit_is_refused(tmp_path, changes, message):
     with pytest.raises(BundleError, match=message):
-        bundle.export(quick_model(), Gallery(**changes), tmp_path / "to")
+        bundle.export(quick_model(), Gallery(**changes), tmp_path / "to", search=None)
     assert nothing_published(tmp_path / "to")
 
 
@@ -239,7 +239,7 @@ def test_a_recall_that_is_not_reached_publishes_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(packing.AnnoyIndex, "build", build)
     with pytest.raises(BundleError, match=r"index cannot be built: recall=0\.99 was not reached"):
-        bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", recall=0.99)
+        bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", recall=0.99, search=None)
     assert nothing_published(tmp_path / "to")
 
 
@@ -252,7 +252,7 @@ def test_damage_before_publication_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(exporting, "pack", pack_and_damage)
     with pytest.raises(BundleError, match=r"saved_model.pb: its SHA-256 is not that of the manifest"):
-        bundle.export(quick_model(), gallery_dataset(), tmp_path / "to")
+        bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", search=None)
     assert nothing_published(tmp_path / "to")
 
 
