@@ -1,13 +1,18 @@
 """What `losses.py` and `heads.py` share: one step of several libraries, timed and weighed beside each other in one run.
 
-For every name and batch size each library has a process of its own, since only a fresh one shows what a step needs; they are
-started together, and then timed in rounds that take turns, so that a disturbance of the machine meets all of them. A figure is
-the median over all steps. Memory is the growth of the process's high-water mark by its first steps.
+For every name and batch size each library has a fresh process, since only that shows what memory a step needs: a fork of one
+that has imported the library and used nothing of it yet. They are timed in rounds that take turns, so that a disturbance of the
+machine meets all of them. A figure is the median over all steps. Memory is the growth of the process's high-water mark by its
+first steps.
+
+On a machine that others use too, `--one-thread` gives every library one thread and takes its processor time instead: what a
+step computes, whoever else computes meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -16,7 +21,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +37,7 @@ PYTHONS = {
     TORCH: ROOT / ".venv-peers/bin/python",
 }
 PACKAGES = ("tensorflow", "keras", "tensorflow-addons", "tensorflow-similarity", "torch", "pytorch-metric-learning")
+ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Step = Callable[[], object]
 
 
@@ -56,15 +61,16 @@ class Comparison:
     def main(self, description: str | None) -> None:
         args = self.parser(description).parse_args()
         if args.worker:
-            work(self.step, json.loads(args.worker))
+            serve(self.step, args.worker)
             return
         if args.table:
             print(self.table(json.loads(args.table.read_text())["rows"]))
             return
+        workers = {library: Worker(self.script, library, args.one_thread) for library in self.usable(args)}
         rows = []
         for batch in args.batch:
             for name in getattr(args, self.kind):
-                answers = self.measure(batch, name, args)
+                answers = self.measure(batch, name, args, workers)
                 rows += [row for row, _ in answers]
                 if args.json:
                     # At once, so that a run that is cut short keeps what it has.
@@ -81,6 +87,7 @@ class Comparison:
             parser.add_argument("--classes", type=int, default=self.classes)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--seconds", type=float, default=0.5, help="timed for each library and round")
+        parser.add_argument("--one-thread", action="store_true", help="processor time of one thread, for a busy machine")
         parser.add_argument("--no-peers", action="store_true")
         parser.add_argument(
             "--json", type=Path, help="also write all figures here, in place of those of the same name and batch"
@@ -89,21 +96,29 @@ class Comparison:
         parser.add_argument("--worker", help=argparse.SUPPRESS)
         return parser
 
-    def measure(self, batch: int, name: str, args: argparse.Namespace) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    def usable(self, args: argparse.Namespace) -> list[str]:
+        """The libraries that are installed and have anything to do."""
+        libraries = [library for library, names in self.libraries.items() if set(names) & set(getattr(args, self.kind))]
+        for library in libraries:
+            if not PYTHONS[library].exists():
+                print(f"{library}: no {PYTHONS[library]}, left out", file=sys.stderr)
+        return [library for library in libraries if PYTHONS[library].exists() and (library == TFDML or not args.no_peers)]
+
+    def measure(
+        self, batch: int, name: str, args: argparse.Namespace, workers: dict[str, Worker]
+    ) -> list[tuple[dict[str, Any], dict[str, str]]]:
         """The row of each library that can run it, and the versions it ran with."""
         task = {"name": name, "batch": batch, "examples": self.examples.get(name, args.examples), "seconds": args.seconds}
-        if self.classes:
-            task["classes"] = args.classes
-        libraries = [library for library, names in self.libraries.items() if name in names and PYTHONS[library].exists()]
-        libraries = [library for library in libraries if library == TFDML or not args.no_peers]
-        libraries = [library for library in libraries if batch <= self.too_large.get((library, name), batch)]
-        workers = [Worker(self.script, library, task) for library in libraries]
-        ready = [worker for worker in workers if worker.ready()]
-        # One after the other: what is weighed while another computes may wait for it, but what is timed must not.
-        running = [worker for worker in ready if worker.weigh()]
+        task |= {"one_thread": args.one_thread, "classes": args.classes if self.classes else 0}
+        chosen = [
+            worker
+            for library, worker in workers.items()
+            if name in self.libraries[library] and batch <= self.too_large.get((library, name), batch)
+        ]
+        running = [worker for worker in chosen if worker.begin(task)]
         for _ in range(args.rounds):
             running = [worker for worker in running if worker.round()]
-        for worker in workers:
+        for worker in running:
             worker.end()
         return [(self.row(task, worker), worker.versions) for worker in running]
 
@@ -112,6 +127,7 @@ class Comparison:
         row = {"batch": task["batch"], "examples": task["examples"], self.kind: task["name"], "library": worker.library}
         print(f"B={task['batch']}: {worker.library} {task['name']} {statistics.median(times):.2f} ms", file=sys.stderr)
         return row | {
+            "clock": "processor time of one thread" if task["one_thread"] else "time",
             "ms": round(statistics.median(times), 4),
             # How far the figure can be trusted: the middle nine tenths of the steps, and the median of each round.
             "ms_5_to_95_percent": [round(times[int(share * (len(times) - 1))], 4) for share in (0.05, 0.95)],
@@ -152,78 +168,96 @@ class Comparison:
 
 
 class Worker:
-    """One library's process: it takes a turn whenever it is given a line."""
+    """One library's process, which forks for every task; the fork takes a turn whenever it is given a line."""
 
-    def __init__(self, script: str, library: str, task: dict[str, Any]):
-        self.library, self.task = library, task
-        self.rounds: list[list[float]] = []
+    def __init__(self, script: str, library: str, one_thread: bool):
+        self.library = library
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
-        command = [str(PYTHONS[library]), script, "--worker", json.dumps(task | {"library": library})]
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `end`)
+        if one_thread:
+            environment |= dict.fromkeys(ONE_THREAD, "1")
+        command = [str(PYTHONS[library]), script, "--worker", library]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True)
+        self.process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
-    def ready(self) -> bool:
-        answer = self.answer()
-        self.versions: dict[str, str] = answer["versions"] if answer else {}
-        return answer is not None
-
-    def weigh(self) -> bool:
-        answer = self.ask()
-        self.extra_mb: float = answer["extra_mb"] if answer else 0.0
+    def begin(self, task: dict[str, Any]) -> bool:
+        """Makes the step, runs it for the first times, and weighs it."""
+        self.task, self.rounds = task, list[list[float]]()
+        answer = self.ask(json.dumps(task))
+        if answer:
+            self.versions: dict[str, str] = answer["versions"]
+            self.extra_mb: float = answer["extra_mb"]
         return answer is not None
 
     def round(self) -> bool:
-        answer = self.ask()
+        answer = self.ask("round")
         if answer:
             self.rounds.append(answer["ms"])
         return answer is not None
 
-    def ask(self) -> dict[str, Any] | None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, Any] | None:
-        """The next line that the worker means for us; libraries print lines of their own."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
-        self.process.wait()
-        self.errors.seek(0)
-        reason = (self.errors.read().strip().splitlines() or ["no message"])[-1]
-        print(f"B={self.task['batch']}: {self.library} {self.task['name']} failed: {reason}", file=sys.stderr)
-        return None
-
     def end(self) -> None:
-        self.process.communicate()
-        self.errors.close()
+        self.ask("end")
+
+    def ask(self, line: str) -> dict[str, Any] | None:
+        """The next line that the worker means for us; libraries print lines of their own."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = next((line for line in self.process.stdout if line.startswith(MARK)), None)
+        if answer is None:
+            raise RuntimeError(f"the process of {self.library} has ended")
+        answer = json.loads(answer.removeprefix(MARK))
+        if "failed" in answer:
+            print(f"B={self.task['batch']}: {self.library} {self.task['name']} failed: {answer['failed']}", file=sys.stderr)
+            return None
+        return answer
 
 
 MARK = "benchmark: "
+MODULES = {
+    TFDML: ("tensorflow", "keras", "tfdml.losses", "tfdml.layers"),
+    ADDONS: ("tensorflow", "keras", "tensorflow_addons"),
+    SIMILARITY: ("tensorflow", "keras", "tensorflow_similarity.losses"),
+    TORCH: ("torch", "pytorch_metric_learning.losses", "pytorch_metric_learning.miners"),
+}
+
+
+def serve(make: Callable[[str, str, int, int, int], tuple[Step, Step]], library: str) -> None:
+    """In the worker's process: a fork for each task that comes in."""
+    for module in MODULES[library]:
+        importlib.import_module(module)
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if child == 0:
+            try:
+                work(make, json.loads(line) | {"library": library})
+            except Exception as error:
+                say({"failed": f"{type(error).__name__}: {error}"[:300]})
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            say({"failed": f"it ended with status {status}"})
 
 
 def work(make: Callable[[str, str, int, int, int], tuple[Step, Step]], task: dict[str, Any]) -> None:
-    """In the worker's process: makes the step, then weighs it, then times it once for each further line of its input."""
-    warm, step = make(task["library"], task["name"], task["batch"], task["examples"], task.get("classes", 0))
+    """In the fork: makes the step, weighs it, and then times it once for each further line of the input, until the last."""
+    warm, step = make(task["library"], task["name"], task["batch"], task["examples"], task["classes"])
     warm()
-    say({"versions": {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := version(name))}})
-    for turn, _ in enumerate(sys.stdin):
-        if turn == 0:
-            before = high_water_mb()
-            for _ in range(3):
-                step()
-            say({"extra_mb": high_water_mb() - before})
-            continue
+    before = high_water_mb()
+    for _ in range(3):
+        step()
+    versions = {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := version(name))}
+    say({"versions": versions, "extra_mb": high_water_mb() - before})
+    clock = time.process_time if task["one_thread"] else time.perf_counter
+    while sys.stdin.readline().strip() == "round":
         times: list[float] = []
-        end = time.perf_counter() + task["seconds"]
-        while not times or (time.perf_counter() < end and len(times) < 200):
-            start = time.perf_counter()
+        end = clock() + task["seconds"]
+        while not times or (clock() < end and len(times) < 200):
+            start = clock()
             step()
-            times.append((time.perf_counter() - start) * 1e3)
+            times.append((clock() - start) * 1e3)
         say({"ms": times})
+    say({})
 
 
 def say(answer: dict[str, Any]) -> None:
