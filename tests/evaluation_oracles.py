@@ -250,3 +250,28 @@ def pairwise_f1(classes, clusters):
     both = len(one_class & one_cluster)
     precision, recall = both / len(one_cluster), both / len(one_class)
     return 2 * precision * recall / (precision + recall)
+
+
+def calibrated(embeddings, labels, kind, asked, metric):
+    """The largest distance that keeps the rate, half-way to the next event; and the rate there."""
+    count = len(labels)
+    d = [[distance(embeddings[i], embeddings[j], metric) for j in range(count)] for i in range(count)]
+    if kind == "far":
+        events = [(d[i][j], True) for j in range(count) for i in range(j) if labels[i] != labels[j]]
+    elif kind == "fir":
+        events = [(min(d[i][j] for j in range(count) if labels[i] != labels[j]), True) for i in range(count)]
+    else:
+        events = []
+        for i in range(count):
+            if sum(label == labels[i] for label in labels) > 1:
+                nearest = min((j for j in range(count) if j != i), key=lambda j, i=i: (d[i][j], j))
+                events.append((d[i][nearest], labels[nearest] == labels[i]))
+
+    def rate(t):
+        accepted = [right for value, right in events if value <= t]
+        return len(accepted) / len(events) if kind != "precision" else sum(accepted) / len(accepted)
+
+    kept = [value for value, _ in events if (rate(value) <= asked if kind != "precision" else rate(value) >= asked)]
+    last = max(kept)
+    following = [value for value, _ in events if value > last]
+    return (last + min(following)) / 2 if following else last, rate(last)

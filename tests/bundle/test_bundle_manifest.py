@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tfdml.bundle import BundleError, FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle import BundleError, FoldedRecord, Manifest, MatchProbability, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.layout import FileRecord
 from tfdml.bundle.manifest import SCHEMA_VERSION
 
@@ -30,6 +30,7 @@ MANIFEST = Manifest(
     search=SearchRecord("ivf", 100, ("title",), 4000, 12, 30, 0.95, 0.96, 10, 0.955, 99, 256, 0),
     space="a space",
     folded=FoldedRecord("6f1e", 17, ("item/3",)),
+    match_probability=MatchProbability("isotonic", (0.1, 0.25), (0.9, 0.2), 0.0, 0.0, 500),
 )
 
 
@@ -87,9 +88,12 @@ def test_a_bundle_without_search():
     assert without.identity() != MANIFEST.identity()
 
 
+SINCE_3 = ("space", "folded", "match_probability")
+
+
 def test_version_1_is_read_and_written_back():
-    old = dataclasses.replace(MANIFEST, search=None, space="", folded=None, schema_version=1)
-    data = {key: value for key, value in content().items() if key not in ("search", "space", "folded")} | {"schema_version": 1}
+    old = dataclasses.replace(MANIFEST, search=None, space="", folded=None, match_probability=None, schema_version=1)
+    data = {key: value for key, value in content().items() if key not in ("search", *SINCE_3)} | {"schema_version": 1}
     assert old.to_bytes() == signed(data)
     assert Manifest.from_bytes(signed(data)) == old
     with pytest.raises(BundleError, match="unknown keys: 'search'"):
@@ -98,15 +102,34 @@ def test_version_1_is_read_and_written_back():
         Manifest.from_bytes(signed({**data, "schema_version": 2}))
 
 
+def test_version_3_is_read_and_written_back():
+    old = dataclasses.replace(MANIFEST, match_probability=None, schema_version=3)
+    data = {key: value for key, value in content().items() if key != "match_probability"} | {"schema_version": 3}
+    assert old.to_bytes() == signed(data)
+    assert Manifest.from_bytes(signed(data)) == old
+    with pytest.raises(BundleError, match="unknown keys: 'match_probability'"):
+        Manifest.from_bytes(signed({**data, "match_probability": None}))
+    with pytest.raises(BundleError, match="'match_probability' is missing"):
+        Manifest.from_bytes(signed({**data, "schema_version": 4}))
+
+
 def test_version_2_is_read_and_written_back():
-    old = dataclasses.replace(MANIFEST, space="", folded=None, schema_version=2)
-    data = {key: value for key, value in content().items() if key not in ("space", "folded")} | {"schema_version": 2}
+    old = dataclasses.replace(MANIFEST, space="", folded=None, match_probability=None, schema_version=2)
+    data = {key: value for key, value in content().items() if key not in SINCE_3} | {"schema_version": 2}
     assert old.to_bytes() == signed(data)
     assert Manifest.from_bytes(signed(data)) == old
     with pytest.raises(BundleError, match="unknown keys: 'folded'"):
         Manifest.from_bytes(signed({**data, "folded": None}))
     with pytest.raises(BundleError, match="'space' is missing"):
         Manifest.from_bytes(signed({**data, "schema_version": 3}))
+
+
+def test_a_bundle_without_probabilities_and_one_whose_probabilities_rise():
+    without = dataclasses.replace(MANIFEST, match_probability=None)
+    assert Manifest.from_bytes(without.to_bytes()) == without
+    record = {**content()["match_probability"], "probabilities": [0.2, 0.9]}
+    with pytest.raises(BundleError, match="probabilities that fall"):
+        Manifest.from_bytes(signed({**content(), "match_probability": record}))
 
 
 def test_a_space_is_the_models_own_unless_it_is_named():
@@ -163,7 +186,7 @@ WRONG = {
 def test_a_wrong_type_is_named(path):
     *parents, last = path
     for wrong in WRONG[type(functools.reduce(dict.__getitem__, path, content()))]:
-        if path in (("search",), ("folded",)) and wrong is None:  # a bundle without search, or with nothing folded in
+        if path in (("search",), ("folded",), ("match_probability",)) and wrong is None:  # a bundle without it
             continue
         changed = content()
         functools.reduce(dict.__getitem__, parents, changed)[last] = wrong

@@ -261,3 +261,101 @@ def test_data_check_tells_reports_and_ends_with_1_under_strict(shop, bundle, tmp
         call("data", "check", photos, "--split", "train,val")
     with pytest.raises(ValueError, match=r"expected a field of the data \(path\)"):
         call("data", "check", shop, "--split", "side")
+
+
+@pytest.fixture(scope="module")
+def calibrated(shop, run, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("calibrated") / "products"
+    output = call("export", run, shop, "--to", to, "--fir", 0.5, "--search", "none")
+    assert "false identification rate 0.5: up to" in output
+    assert "20 queries of 4 classes" in output
+    assert "threshold   match: up to" in output
+    return to
+
+
+def test_search_says_that_there_is_no_match(shop, calibrated):
+    image = sorted(shop.glob("*/*.png"))[0]
+    answers = json.loads(call("search", calibrated, image, "-k", 40, "--json"))[str(image)]
+    with tfdml.bundle.Bundle.open(calibrated) as opened:
+        threshold = opened.threshold("match")
+    assert threshold.low <= threshold.distance <= threshold.high
+    assert [hit["match"] for hit in answers] == [hit["distance"] <= threshold.distance for hit in answers]
+    assert answers[0]["match"]
+    assert all(0 <= hit["probability"] <= 1 for hit in answers)
+    assert [hit["probability"] for hit in answers] == sorted((hit["probability"] for hit in answers), reverse=True)
+    output = call("search", calibrated, image, "-k", 3)
+    assert "no match" not in output
+    assert "yes" in output
+    strict = call("search", calibrated, image, "-k", 3, "--within", "none", "--json")
+    assert "match" not in json.loads(strict)[str(image)][0]
+    white = shop.parent / "white.png"
+    Image.new("RGB", (SIZE, SIZE), "white").save(white)
+    assert "no match: nothing lies within 0.0000 (as asked for)" in call("search", calibrated, white, "--within", "0")
+    with pytest.raises(ValueError, match="--within nearly: expected a distance, or one of auto, none, match"):
+        call("search", calibrated, image, "--within", "nearly")
+
+
+def test_a_bundle_leaves_out_what_is_no_match(calibrated):
+    with tfdml.bundle.Bundle.open(calibrated) as opened:
+        query = opened.index.vectors([3])
+        everything = opened.search(query, k=40)[0]
+        matches = opened.search(query, k=40, within="match")[0]
+        limit = opened.threshold().distance
+        assert matches == [hit for hit in everything if hit.distance <= limit]
+        assert 0 < len(matches) < 40
+        assert opened.search(-query, k=2, within=1e-6) == [[]]
+        with pytest.raises(ValueError, match="there is no threshold 'far'; known: 'match'"):
+            opened.search(query, within="far")
+        with pytest.raises(ValueError, match="received NaN"):
+            opened.search(query, within=float("nan"))
+
+
+def test_calibration_needs_classes_that_were_kept_out(shop, run, bundle, tmp_path):
+    with pytest.raises(ValueError, match="--far: a match can be calibrated only on classes"):
+        call("export", run / "model.keras", shop, "--to", tmp_path, "--far", 0.1)
+    with pytest.raises(ValueError, match="--far, --precision: expected one of them"):
+        call("export", run, shop, "--to", tmp_path, "--far", 0.1, "--precision", 0.9)
+    with tfdml.bundle.Bundle.open(bundle) as opened, pytest.raises(ValueError, match="no threshold was calibrated"):
+        opened.threshold()
+
+
+def test_train_calibrates_and_export_takes_it_over(shop, tmp_path):
+    options = ["--image-size", SIZE, "--steps", 1, "--classes", 4, "--examples", 2, "--test", 0.5, "--precision", 0.2]
+    output = call("train", shop, "--out", tmp_path / "run", *options)
+    assert "precision 0.2: up to" in output
+    call("export", tmp_path / "run", shop, "--to", tmp_path / "products", "--search", "none")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    with tfdml.bundle.Bundle.open(tmp_path / "products") as opened:
+        assert opened.threshold().distance == record["thresholds"]["match"]["distance"]
+        assert opened.manifest.match_probability.answers == record["match_probability"]["answers"] == 200
+
+
+def test_compare_bundles_and_runs(shop, run, bundle, calibrated, tmp_path):
+    figures = tmp_path / "figures.json"
+    output = call("compare", bundle, calibrated, "--json", figures)
+    assert "40 items of 8 classes are in both" in output
+    assert "100.0% of the 1 nearest" in output
+    record = json.loads(figures.read_text())
+    assert record["figures"]["map_at_r"]["difference"]["value"] == 0
+    assert len(record["most_changed"]) == 10
+    # The same model: the figures are those of evaluate.
+    output = call("compare", run, run, shop, "--changed", 0)
+    assert "20 images of 4 classes" in output
+    assert "Queries that changed most" not in output
+    for arguments, message in [
+        ((run, bundle), "but .* is not. Compare two of a kind"),
+        ((run, run), "DATA: missing"),
+        ((bundle, bundle, shop), "bundles are compared on their own items"),
+        ((bundle, bundle, "--label", "colour"), "has no such field. Known: label"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call("compare", *arguments)
+
+
+def test_evaluate_by_class_and_with_intervals(shop, run):
+    output = call("evaluate", run, shop, "--by", "label", "--intervals")
+    assert "Recall@1" in output
+    assert "% to " in output
+    assert len([line for line in output.splitlines() if " 5 " in line]) == 4
+    with pytest.raises(ValueError, match="--by='camera' is not known"):
+        call("evaluate", run, shop, "--by", "camera")

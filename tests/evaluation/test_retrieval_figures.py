@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import evaluation_oracles as oracles
 import numpy as np
 import pytest
+from evaluation_peer_values import FILE, case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -243,3 +246,14 @@ def test_bad_input(arguments, message) -> None:
         good |= {"labels": [0, 0, 0, 1]}
     with pytest.raises(ValueError, match=message):
         retrieval(**{**good, **arguments})
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("with_gallery", [False, True])
+def test_against_pytorch_metric_learnings_accuracy_calculator(metric, with_gallery) -> None:
+    values = json.loads(FILE.read_text())
+    queries, labels, items, item_labels = case(metric, with_gallery)
+    gallery = {"gallery": items, "gallery_labels": item_labels} if with_gallery else {}
+    found = retrieval(queries, labels, metric=metric, ks=(1,), also=["map", "mrr"], **gallery)
+    expected = values[f"{metric}, {'gallery' if with_gallery else 'leave-one-out'}"]
+    assert found.figures() == pytest.approx(expected, abs=1e-6)

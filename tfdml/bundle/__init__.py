@@ -12,6 +12,7 @@ from tfdml.bundle.catalogue import Catalogue
 from tfdml.bundle.catalogue_writer import write_catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.manifest import FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle.match_probability import MatchProbability
 from tfdml.bundle.publish import Publication
 from tfdml.bundle.reader import Bundle, Hit
 from tfdml.bundle.verification import VerificationReport, verify
@@ -30,6 +31,7 @@ __all__ = [
     "FoldedRecord",
     "Hit",
     "Manifest",
+    "MatchProbability",
     "ModelRecord",
     "Publication",
     "SearchAnswers",

@@ -19,6 +19,7 @@ from tfdml.bundle.errors import BundleError
 from tfdml.bundle.graph_search import GallerySearch
 from tfdml.bundle.layout import WARMUP
 from tfdml.bundle.manifest import ModelRecord, SearchRecord, Threshold
+from tfdml.bundle.match_probability import MatchProbability
 from tfdml.bundle.packing import Gallery, check_gallery, pack
 from tfdml.bundle.publish import Publication, translated_os_errors
 from tfdml.bundle.reader import Bundle
@@ -60,6 +61,7 @@ def export(
     preprocessing: ImagePreprocessing | None = None,
     evaluation: Any = None,
     thresholds: Mapping[str, Threshold] | None = None,
+    match_probability: MatchProbability | None = None,
     thumbnails: int = 96,
     batch_size: int = 64,
     trees: int | str = "auto",
@@ -88,7 +90,8 @@ def export(
             None keeps all of the gallery's fields, and the class name as `label`.
         preprocessing: how image files become pixels; None takes the model's own, else the gallery's.
         evaluation: figures to record: a mapping of names to numbers, or the result of `tfdml.evaluation.retrieval`.
-        thresholds: calibrated distances to record.
+        thresholds: calibrated distances to record, such as `{"match": calibrate(...).threshold}`.
+        match_probability: as `tfdml.evaluation.fit_match_probability` returns it: every hit of the bundle then tells its own.
         thumbnails: side, in pixels, of the small picture that the catalogue keeps of each item (about 3 kB at 96), so that
             answers can be shown; 0 keeps none.
         batch_size: images per step while embedding.
@@ -167,6 +170,7 @@ def export(
             seed=seed,
             evaluation=evaluation.as_dict() if hasattr(evaluation, "as_dict") else evaluation,
             thresholds=thresholds,
+            match_probability=match_probability,
             search=found,
         )
         report("verify", 0.0)

@@ -11,11 +11,12 @@ from typing import Any
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import MANIFEST, FileRecord
 from tfdml.bundle.manifest_fields import Fields
+from tfdml.bundle.match_probability import KINDS, MatchProbability
 
 FORMAT = "tfdml.bundle"
-SCHEMA_VERSION = 3
-"""Version 1 knows no `search`, version 2 no `space` and no `folded`; both are read, and written back byte for byte."""
-_SINCE = {"search": 2, "space": 3, "folded": 3}
+SCHEMA_VERSION = 4
+"""Older versions lack what `_SINCE` names; they are read, and written back byte for byte."""
+_SINCE = {"search": 2, "space": 3, "folded": 3, "match_probability": 4}
 LARGEST_MANIFEST = 64 << 20
 
 
@@ -135,6 +136,7 @@ class Manifest:
         space: names the embedding space. Embeddings of bundles with the same name can be compared, though their SavedModels
             differ: a search signature holds the gallery. "" takes the model's fingerprint: a space of its own.
         folded: see `FoldedRecord`; None if nothing was folded in.
+        match_probability: how likely an answer is right, from its distance; None if that was not fitted.
         schema_version: of the file that was read.
     """
 
@@ -152,6 +154,7 @@ class Manifest:
     search: SearchRecord | None = None
     space: str = ""
     folded: FoldedRecord | None = None
+    match_probability: MatchProbability | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -224,6 +227,9 @@ class Manifest:
             search=None if version < _SINCE["search"] or top.empty("search") else _search(top.mapping("search")),
             space="" if version < _SINCE["space"] else top.take("space", str),
             folded=None if version < _SINCE["folded"] or top.empty("folded") else _folded(top.mapping("folded")),
+            match_probability=None
+            if version < _SINCE["match_probability"] or top.empty("match_probability")
+            else _match_probability(top.mapping("match_probability")),
             schema_version=version,
         )
         model.end()
@@ -251,6 +257,18 @@ def _search(fields: Fields) -> SearchRecord:
     )
     fields.end()
     return record
+
+
+def _match_probability(fields: Fields) -> MatchProbability:
+    kind = fields.choice("kind", KINDS)
+    distances, probabilities = fields.numbers("distances"), fields.numbers("probabilities")
+    intercept, slope = fields.number("intercept"), fields.number("slope")
+    answers = fields.positive("answers")
+    fields.end()
+    try:
+        return MatchProbability(kind, distances, probabilities, intercept, slope, answers)
+    except ValueError as error:
+        raise BundleError(f"{MANIFEST}: {error} Export the bundle anew.") from error
 
 
 def _folded(fields: Fields) -> FoldedRecord:

@@ -72,6 +72,12 @@ class Fields:
             self.refuse(key, value, "a list of integers >= 0")
         return tuple(value)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self.take(key, list)
+        if not all(type(v) in (int, float) for v in value):
+            self.refuse(key, value, "a list of numbers")
+        return tuple(value)
+
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.take(key, list)
         if not all(isinstance(v, str) for v in value):

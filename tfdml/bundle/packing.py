@@ -20,6 +20,7 @@ from tfdml.bundle.catalogue_writer import check_ids, write_catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import CATALOGUE, INDEX, MANIFEST, RETRIEVAL, list_files, model_fingerprint, record_file
 from tfdml.bundle.manifest import FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
+from tfdml.bundle.match_probability import MatchProbability
 from tfdml.index import AnnoyIndex
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "annoy")
@@ -60,6 +61,7 @@ def pack(
     search: SearchRecord | None = None,
     space: str = "",
     folded: FoldedRecord | None = None,
+    match_probability: MatchProbability | None = None,
 ) -> Manifest:
     """Completes a directory that holds a SavedModel: builds the index, writes the catalogue and, last, the manifest.
 
@@ -74,6 +76,7 @@ def pack(
         search: how the SavedModel searches by itself, if it does.
         space: the embedding space's name, where it is not the model's own.
         folded: which changes of a living catalogue the gallery holds.
+        match_probability: how likely an answer is right, from its distance.
 
     Raises:
         BundleError: for items that cannot be indexed, or if the asked recall is not reached.
@@ -108,6 +111,7 @@ def pack(
         search=search,
         space=space,
         folded=folded,
+        match_probability=match_probability,
     )
     notes = {"manifest_identity": manifest.identity()}
     write_catalogue(directory / CATALOGUE, gallery.ids, gallery.fields, notes, gallery.thumbnails)

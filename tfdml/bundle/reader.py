@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tfdml.bundle.catalogue import Catalogue, Value
 from tfdml.bundle.layout import resolve
+from tfdml.bundle.manifest import Threshold
 from tfdml.bundle.verification import check_files, open_catalogue, open_index, read_manifest, refusing
 
 
@@ -24,12 +25,14 @@ class Hit:
         distance: in the bundle's metric: `||u - v||` or `1 - cos(u, v)`.
         fields: the item's own fields.
         number: the item's number in index and catalogue.
+        probability: how likely it is of the query's class, if the bundle holds a `MatchProbability`; else None.
     """
 
     id: str
     distance: float
     fields: Mapping[str, Value]
     number: int
+    probability: float | None = None
 
 
 class Bundle:
@@ -80,21 +83,47 @@ class Bundle:
     def __len__(self) -> int:
         return self.manifest.items
 
-    def search(self, embeddings: npt.ArrayLike, k: int = 10) -> list[list[Hit]]:
-        """The `k` items nearest to each query.
+    def search(self, embeddings: npt.ArrayLike, k: int = 10, within: float | str | None = None) -> list[list[Hit]]:
+        """The `k` items nearest to each query; with `within` only those that are a match.
 
         Args:
             embeddings: `[B, D]`, or one `[D]`, which counts as B = 1.
             k: how many, from 1 to the number of items.
+            within: the distance up to which an answer is a match, or the name of one of the manifest's thresholds. Farther
+                ones are left out. None leaves out none.
 
         Returns:
-            For each query a list of `k` hits, nearest first.
+            For each query a list of `k` hits, nearest first; with `within` fewer, and an empty one where there is no match.
 
         Raises:
-            ValueError: for another dimension, NaN, or `k` out of range.
+            ValueError: for another dimension, NaN, `k` out of range, or a name that no threshold has.
         """
+        farthest = np.inf if within is None else self.threshold(within).distance if isinstance(within, str) else float(within)
+        if np.isnan(farthest):
+            raise ValueError("within: received NaN, expected a distance or the name of a threshold.")
         result = self.index.search(embeddings, k)
-        return self._hits(result.numbers, result.distances)
+        answers = self._hits(result.numbers, result.distances)
+        if within is None:
+            return answers
+        return [[hit for hit in hits if hit.distance <= np.float32(farthest)] for hits in answers]
+
+    def threshold(self, name: str | None = None) -> Threshold:
+        """A calibrated threshold of the manifest; without a name the only one that there is.
+
+        Raises:
+            ValueError: if there is none, or none of that name, or several to choose from.
+        """
+        known = self.manifest.thresholds
+        if name is None and len(known) == 1:
+            return next(iter(known.values()))
+        if name is not None and name in known:
+            return known[name]
+        if not known:
+            raise ValueError(
+                f"{self.path}: no threshold was calibrated. Export it with thresholds={{'match': calibrate(...).threshold}}."
+            )
+        wanted = "" if name is None else f"there is no threshold {name!r}; "
+        raise ValueError(f"{self.path}: {wanted}known: {', '.join(repr(one) for one in sorted(known))}.")
 
     def hits(self, ids: Sequence[Sequence[str]], distances: npt.ArrayLike) -> list[list[Hit]]:
         """What the catalogue knows of ids that something else found, such as `tfdml.bundle.Searcher` or TF-Serving.
@@ -114,11 +143,13 @@ class Bundle:
         flat = [int(number) for number in all_numbers.ravel()]
         items = iter(self.catalogue.items(flat))
         answers: list[list[Hit]] = []
+        fitted = self.manifest.match_probability
         for numbers, distances in zip(all_numbers, all_distances, strict=True):
             row = []
-            for number, distance in zip(numbers, distances, strict=True):
+            likely = [None] * len(numbers) if fitted is None else fitted(distances).tolist()
+            for number, distance, probability in zip(numbers, distances, likely, strict=True):
                 item = next(items)
-                row.append(Hit(str(item.pop("id")), float(distance), item, int(number)))
+                row.append(Hit(str(item.pop("id")), float(distance), item, int(number), probability))
             answers.append(row)
         return answers
 

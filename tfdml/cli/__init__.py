@@ -1,4 +1,4 @@
-"""The command line: `tfdml train | evaluate | report | export | verify | search | serve | versions | rollback | ...`."""
+"""The command line: `tfdml train | evaluate | compare | report | export | verify | search | serve | versions | rollback | ...`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, data, demo, reporting, rollout, serving, training
+from tfdml.cli import bundles, comparing, data, demo, reporting, rollout, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("compare")(comparing.compare)
 app.command("report")(reporting.report)
 app.command("export")(bundles.export)
 app.command("verify")(bundles.verify)

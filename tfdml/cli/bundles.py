@@ -14,8 +14,9 @@ import typer
 from rich.markup import escape
 
 from tfdml._checks import check_choice
+from tfdml.cli.calibrating import Far, Fir, Precision, calibrated, from_record, limit
 from tfdml.cli.console import console, load_tensorflow, plain_table, say, sorted_figures, spoken, step_progress
-from tfdml.cli.training import Data, load_data, load_model
+from tfdml.cli.training import Data, load_data, load_model, load_run
 
 if TYPE_CHECKING:
     from tfdml.bundle import Bundle, Hit, SearchRecord
@@ -45,17 +46,24 @@ def export(
         list[str] | None, typer.Option(help="A field that this search returns beside ids and distances; may be repeated.")
     ] = None,
     max_k: Annotated[int, typer.Option(help="The most neighbours that this search may be asked for.", min=1)] = 100,
+    far: Far = None,
+    fir: Fir = None,
+    precision: Precision = None,
     on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
 ) -> None:
     """Publishes a bundle: the model, an index of the images in DATA, and their catalogue, in one versioned directory.
 
-    Nothing is visible before it is complete and verified; TF-Serving picks the directory up as it is.
+    Nothing is visible before it is complete and verified; TF-Serving picks the directory up as it is. With --far, --fir or
+    --precision it is also calibrated which answers are a match, on the classes of DATA that were kept out of training.
     """
     load_tensorflow()
     from tfdml import bundle
 
-    loaded, preprocessing, _ = load_model(model)
+    loaded, preprocessing, unseen = load_model(model)
     gallery = load_data(data, None, on_unreadable).with_preprocessing(preprocessing)
+    there = [name for name in unseen if name in gallery.class_names]
+    held_out = gallery.split_by_class(test=there)[1] if there else None
+    calibration = calibrated(loaded, held_out, far, fir, precision) or from_record(load_run(model))
     with step_progress() as progress:
         published = bundle.export(
             loaded,
@@ -68,6 +76,7 @@ def export(
             search_fields=search_field or (),
             max_k=max_k,
             progress=progress,
+            **calibration,
         )
     say(describe(published))
 
@@ -97,8 +106,12 @@ def search(
     engine: Annotated[
         str, typer.Option(help="What searches: index, or graph, the model's own search, as TF-Serving alone would answer.")
     ] = "index",
+    within: Annotated[
+        str,
+        typer.Option(help="Up to where an answer is a match: a distance, a threshold's name, auto (the bundle's own) or none."),
+    ] = "auto",
 ) -> None:
-    """Finds the items of a bundle that look most like the given images.
+    """Finds the items of a bundle that look most like the given images, or says that there is no match.
 
     [bold]Example:[/bold]  tfdml search exports/products photo.jpg -k 8 --picture answer.png
     """
@@ -109,6 +122,7 @@ def search(
     with bundle.Bundle.open(path) as opened:
         if k > len(opened):
             raise ValueError(f"-k {k}: the bundle has {len(opened)} items. Ask for at most as many.")
+        farthest, why = limit(opened, within)
         load_tensorflow()
         if engine == "graph":
             found = bundle.Searcher(opened.path, verify=False).try_search(files, k)
@@ -120,11 +134,13 @@ def search(
             raise ValueError(f"cannot be read as images: {', '.join(bad)}. Expected whole JPEG, PNG, BMP or GIF files.")
         answers = opened.hits(found.ids.tolist(), found.distances) if engine == "graph" else opened.search(embeddings, k)
         if as_json:
-            named = {str(file): [dataclasses.asdict(hit) for hit in hits] for file, hits in zip(images, answers, strict=True)}
+            named = {str(file): [_record(hit, farthest) for hit in hits] for file, hits in zip(images, answers, strict=True)}
             console.print_json(json.dumps(named))
         else:
             for file, hits in zip(images, answers, strict=True):
-                print_hits(str(file), hits)
+                print_hits(str(file), hits, farthest)
+                if farthest is not None and not any(_matches(hit, farthest) for hit in hits):
+                    say(f"[yellow]no match[/yellow]: nothing lies within {farthest:.4f} ({escape(why)})")
         if picture:
             rows = [
                 answer_row(opened, data, hits, label, title=label or file.name)
@@ -165,6 +181,9 @@ def describe(opened: Bundle) -> str:
         f"  made        {manifest.created} by tfdml {manifest.tfdml_version}, "
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
     ]
+    for name, each in manifest.thresholds.items():
+        interval = f"{each.confidence:.0%} interval {each.low:.4f} to {each.high:.4f}"
+        lines.append(f"  threshold   {escape(name)}: up to {each.distance:.4f} ({interval}; {escape(each.target)})")
     if manifest.evaluation:
         shares = [f"{spoken(name)} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
         lines.append(f"  evaluation  {', '.join(shares)}")
@@ -180,13 +199,17 @@ def spoken_search(record: SearchRecord | None) -> str:
     return f"also in the model: {looks}, up to {record.max_k} neighbours{returned}; {finds}"
 
 
-def print_hits(title: str, hits: Sequence[Hit]) -> None:
+def print_hits(title: str, hits: Sequence[Hit], farthest: float | None = None) -> None:
     """A table of answers: rank, distance, class and id, and as many of the other fields as the terminal is wide."""
     columns = {
         "": [str(rank) for rank in range(1, len(hits) + 1)],
         "distance": [f"{hit.distance:.4f}" for hit in hits],
         "id": [hit.id for hit in hits],
     }
+    if farthest is not None:
+        columns["match"] = ["yes" if _matches(hit, farthest) else "no" for hit in hits]
+    if hits and hits[0].probability is not None:
+        columns["probability"] = [f"{hit.probability:.0%}" for hit in hits]
     names = sorted(hits[0].fields, key=lambda name: name != LABEL) if hits else []
     for name in names:
         cells = [_short(hit.fields[name]) for hit in hits]
@@ -197,7 +220,17 @@ def print_hits(title: str, hits: Sequence[Hit]) -> None:
         if cells != columns["id"] and sum(widths.values()) + 3 * len(widths) + 1 <= console.width:
             columns = wider
     columns["id"] = columns.pop("id")
-    plain_table(title, list(columns), list(zip(*columns.values(), strict=True)), right=["", "distance"])
+    plain_table(title, list(columns), list(zip(*columns.values(), strict=True)), right=["", "distance", "probability"])
+
+
+def _matches(hit: Hit, farthest: float) -> bool:
+    return bool(hit.distance <= np.float32(farthest))
+
+
+def _record(hit: Hit, farthest: float | None) -> dict[str, Any]:
+    """A hit for JSON; whether it is a match where that is known."""
+    record = dataclasses.asdict(hit)
+    return record if farthest is None else record | {"match": _matches(hit, farthest)}
 
 
 def answer_row(opened: Bundle, query: bytes, hits: Sequence[Hit], label: str | None, title: str, note: str = "") -> AnswerRow:

@@ -12,7 +12,8 @@ import typer
 from rich.markup import escape
 
 from tfdml._checks import check_choice, check_positive
-from tfdml.cli.console import figures_table, heading, load_tensorflow, say
+from tfdml.cli.calibrating import Far, Fir, Precision, as_record, calibrated
+from tfdml.cli.console import figures_table, heading, load_tensorflow, say, spoken
 
 if TYPE_CHECKING:
     from tfdml.datasets import Dataset
@@ -50,11 +51,15 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Of Adam at the start; it falls to 0 along a cosine.")] = 1e-3,
     flip: Annotated[bool, typer.Option(help="Mirror images in training. Not for letters and digits.")] = True,
     on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
+    far: Far = None,
+    fir: Fir = None,
+    precision: Precision = None,
     seed: Annotated[int, typer.Option(help="Of the split, the batches and the weights.")] = 0,
 ) -> None:
     """Trains an embedding on labelled images and judges it on classes it has not seen.
 
     Writes OUT/model.keras, OUT/run.json (settings, classes kept out, figures, curves) and prints the figures beside raw pixels.
+    With --far, --fir or --precision it also calibrates which answers are a match; export then writes that into the bundle.
 
     [bold]Example:[/bold]  tfdml train photos/ --out runs/shop --steps 2000
     """
@@ -88,6 +93,11 @@ def train(
         seed=seed,
     )
     save_run(out, model, data, unseen, figures, history, seed=seed, steps=steps, loss=loss, skipped=dataset.skipped)
+    if any(rate is not None for rate in (far, fir, precision)):
+        # After the run is saved: a rate that cannot be kept must not cost the training.
+        held_out = unseen.with_preprocessing(model.preprocessing or unseen.preprocessing) if unseen else None
+        run = load_run(out) | as_record(calibrated(model, held_out, far, fir, precision))
+        (out / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     following = f"tfdml export {shlex.quote(str(out))} {shlex.quote(data)} --to exports/products"
     say(escape(f"Model and figures are in {out}. Next: {following}"))
     if unseen:
@@ -98,6 +108,10 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A folder written by train, or a .keras file.", show_default=False)],
     data: Data,
     all_classes: Annotated[bool, typer.Option(help="Judge on all classes, also those that were trained on.")] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Also tell the figures by label, or by another field of the data (category, camera).")
+    ] = None,
+    intervals: Annotated[bool, typer.Option(help="Also tell the 95% interval of each figure, drawing classes.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
 ) -> None:
@@ -106,13 +120,24 @@ def evaluate(
     Of a folder written by train, only the classes kept out of training count, unless --all-classes is given.
     """
     load_tensorflow()
+    from tfdml.evaluation import evaluate_dataset
+
     loaded, preprocessing, unseen = load_model(model)
     dataset = load_data(data, None, on_unreadable).with_preprocessing(preprocessing)
     if unseen and not all_classes:
         _, dataset = dataset.split_by_class(test=unseen)
-    figures = loaded.evaluate(dataset)
+    fields = {"label": [dataset.class_names[number] for number in dataset.labels], **dataset.fields}
+    if by is not None:
+        check_choice("--by", by, fields)
+    found = evaluate_dataset(loaded, dataset)
+    figures = found.as_dict()
     what = "unseen classes" if unseen and not all_classes else "all classes"
     figures_table({"model": figures}, f"{len(dataset):,} images of {dataset.num_classes} {what}")
+    if intervals:
+        for name, interval in found.intervals().items():
+            say(f"{spoken(name):<12} {interval}")
+    if by is not None:
+        say(escape(str(found.by([str(value) for value in fields[by]], by))))
     if json_file:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
@@ -141,11 +166,9 @@ def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str
     import tfdml
 
     file = path
-    unseen: list[str] = []
+    unseen: list[str] = load_run(path).get("unseen_classes", [])
     if path.is_dir():
         file = path / MODEL_FILE
-        run = path / RUN_FILE
-        unseen = json.loads(run.read_text(encoding="utf-8"))["unseen_classes"] if run.is_file() else []
     if not file.is_file():
         raise FileNotFoundError(
             f"{file}: there is no such model. Expected a folder written by `tfdml train`, or a .keras file."
@@ -160,6 +183,12 @@ def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str
             "Export other models from Python with tfdml.bundle.export."
         )
     return model, model.preprocessing, unseen
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """What `train` wrote about the run, or nothing."""
+    run = path / RUN_FILE
+    return json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
 
 
 def make_loss(name: str, mining: str, margin: float) -> Any:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tfdml.evaluation.callbacks import RetrievalCallback
     from tfdml.evaluation.confusion_pictures import confusions_figure
     from tfdml.evaluation.diagnose import Diagnose
+    from tfdml.evaluation.evaluation_callback import EvaluationCallback
     from tfdml.evaluation.floors import raw_pixels
     from tfdml.evaluation.match_probability import fit_match_probability
     from tfdml.evaluation.monitor import EmbeddingMonitor
@@ -61,6 +62,7 @@ __all__ = [
     "Diagnose",
     "Difference",
     "EmbeddingMonitor",
+    "EvaluationCallback",
     "IdentificationResult",
     "IndexGap",
     "Interval",
@@ -115,6 +117,7 @@ _LAZY = {
     "AnswerRow": "pictures",
     "Diagnose": "diagnose",
     "EmbeddingMonitor": "monitor",
+    "EvaluationCallback": "evaluation_callback",
     "PlotStyle": "plots",
     "RetrievalCallback": "callbacks",
     "VerificationCallback": "verification_callback",

@@ -28,7 +28,7 @@ Exclude = Callable[[slice], tuple[Integers, Integers]]
 
 _T = TypeVar("_T")
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 64 << 20
 """Size of one block of the float32 product of queries and rows. Each worker thread holds one, and about half as much again."""
 
 _PAIR_BYTES = 4 << 20  # float64 differences in flight at a time: small enough to stay in the cache
@@ -142,8 +142,9 @@ class NearestRows:
         scaled, error = self._scaled(queries)
         scores = scaled @ self._columns
         scores[exclude] = np.inf
-        bound = _kth_smallest_bound(scores, k) + 2 * error.astype(np.float32)
-        chosen = _flat_nonzero(scores <= bound[:, None])
+        minima = _group_minima(scores, k)
+        bound = np.partition(minima, k - 1, axis=1)[:, k - 1] + 2 * error.astype(np.float32)
+        chosen = _at_most(scores, bound, minima)
         query, row = np.divmod(chosen, scores.shape[1])
         counts = np.bincount(query, minlength=len(queries))
 
@@ -283,20 +284,34 @@ def _norms(rows: Floats, center: Doubles) -> Doubles:
     return result
 
 
-def _kth_smallest_bound(scores: Floats, k: int) -> Floats:
-    """For each row a number that at least k of its scores do not exceed: seldom much above the k-th smallest.
+def _group_minima(scores: Floats, k: int) -> Floats:
+    """For each row the minima of groups of its scores, of which it has at least 8 k; the scores themselves if there are few.
 
-    The k-th smallest of the minima of groups is such a number, and costs a fraction of a partition of the whole row. A group
-    takes every m-th column, so that neighbours in the gallery, often of one class, fall into different groups.
+    The k-th smallest of these minima is a number that at least k scores do not exceed: seldom much above the k-th smallest
+    score, and it costs a fraction of a partition of the whole row. A group takes every m-th column, so that neighbours in the
+    gallery, often of one class, fall into different groups. The last columns, fewer than there are groups, are in none.
     """
     groups = max(8 * k, 128)
-    depth = scores.shape[1] // groups
-    if depth >= 4:
-        depth = min(depth, 64)
-        groups = scores.shape[1] // depth
-        scores = scores[:, : depth * groups].reshape(len(scores), depth, groups).min(axis=1)
-    result: Floats = np.partition(scores, k - 1, axis=1)[:, k - 1]
+    depth = min(scores.shape[1] // groups, 64)
+    if depth < 4:
+        return scores
+    groups = scores.shape[1] // depth
+    result: Floats = scores[:, : depth * groups].reshape(len(scores), depth, groups).min(axis=1)
     return result
+
+
+def _at_most(scores: Floats, bound: Floats, minima: Floats) -> Integers:
+    """`np.flatnonzero(scores <= bound[:, None])`, looking only into groups whose minimum is small enough."""
+    groups, columns = minima.shape[1], scores.shape[1]
+    depth = columns // groups
+    near = _flat_nonzero(minima <= bound[:, None])
+    if depth == 1 or 4 * len(near) > minima.size:
+        return near if depth == 1 else _flat_nonzero(scores <= bound[:, None])
+    query, group = np.divmod(near, groups)
+    candidates = (query * columns + group)[:, None] + groups * np.arange(depth)
+    inside = candidates[scores.ravel()[candidates] <= bound[query, None]]
+    query, column = np.nonzero(scores[:, depth * groups :] <= bound[:, None])
+    return np.sort(np.concatenate([inside, query * columns + depth * groups + column]))
 
 
 def _flat_nonzero(mask: npt.NDArray[np.bool_]) -> Integers:
