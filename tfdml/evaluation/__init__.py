@@ -27,6 +27,7 @@ from tfdml.evaluation.re_ranking import k_reciprocal_distances
 from tfdml.evaluation.retrieval_result import PerQuery, RetrievalResult
 from tfdml.evaluation.similarity import SimilarityResult, similarity
 from tfdml.evaluation.verification import verification
+from tfdml.evaluation.verification_intervals import verification_intervals
 from tfdml.evaluation.verification_result import OverFolds, RocCurve, VerificationResult
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ __all__ = [
     "similarity",
     "sizes_figure",
     "verification",
+    "verification_intervals",
     "verification_pairs",
     "write_projector",
 ]
