@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,24 +36,21 @@ def drawn_catalogue(tmp_path_factory):
 
 @contextlib.contextmanager
 def served(catalogue, **settings) -> Iterator[PageService]:
-    """The real service on a real socket, in a thread; only the embeddings are not a network's."""
-    from page_bundles import HeldVersions, PixelEmbedder
+    """The real service on a real socket; only the embeddings are not a network's."""
+    from page_bundles import PixelEmbedder
+    from service_runs import serving, wait_until
     from tfdml_serving.api.app import create_app
-    from tfdml_serving.api.server import make_server
+    from tfdml_serving.rollout.versions import Versions
     from tfdml_serving.settings import Settings
 
     path, queries, titles = catalogue
     embedder = PixelEmbedder()
-    options = Settings(path, port=0, max_image_bytes=1 << 20, **settings)
-    server = make_server(options, create_app(options, HeldVersions(path), embedder))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while server.url is None:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield PageService(server.url, queries, titles, embedder.seen)
-    server.should_exit = True
-    thread.join(10)
+    options = Settings(path, port=0, max_image_bytes=1 << 20, poll_seconds=0.05, **settings)
+    app = create_app(options, Versions(options, embedder), embedder)
+    with serving(options, app) as running:
+        listed = app.state.service.versions.list
+        wait_until(lambda: {version.state for version in listed()} == {"current", "held"}, what="opening both versions")
+        yield PageService(running.url, queries, titles, embedder.seen)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from bundle_helpers import SIDE
 from PIL import Image, ImageDraw, ImageOps
 
 if TYPE_CHECKING:
-    from tfdml_serving.engine.held import HeldVersion
+    from tfdml_serving.embedding.base import ModelVersion
 
 PRODUCTS, VIEWS, PICTURE = 12, 5, 96
 THRESHOLDS = {1: 0.45, 2: 0.55}
@@ -51,51 +50,20 @@ class PixelEmbedder:
                 vectors[number], valid[number] = embed_pixels(file, version), True
         return vectors, valid
 
+    async def prepare(self, model: ModelVersion) -> None:
+        pass
+
+    async def release(self, version: int) -> None:
+        pass
+
+    async def loaded(self) -> None:
+        return None
+
     async def check(self, version: int) -> None:
         pass
 
     async def aclose(self) -> None:
         pass
-
-
-class HeldVersions:
-    """All versions of a model directory, held open; the newest is the current one."""
-
-    pinned = None
-
-    def __init__(self, path: Path) -> None:
-        from tfdml_serving.engine.held import HeldVersion
-
-        self._held = {version: HeldVersion.open(path / str(version)) for version in THRESHOLDS}
-
-    async def start(self) -> None:
-        pass
-
-    async def stop(self) -> None:
-        for held in self._held.values():
-            held.close()
-
-    @contextlib.contextmanager
-    def lease(self, version: int | None = None) -> Iterator[HeldVersion]:
-        from tfdml_serving.errors import UnknownVersion
-
-        number = max(self._held) if version is None else version
-        if number not in self._held:
-            raise UnknownVersion(f"version={number}: is not held.")
-        yield self._held[number]
-
-    def list(self) -> list[State]:
-        states = [State(number, "held", None, held.items, held.manifest.created) for number, held in self._held.items()]
-        return [*states[:-1], dataclasses.replace(states[-1], state="current")]
-
-
-@dataclasses.dataclass(frozen=True)
-class State:
-    version: int
-    state: str
-    reason: str | None
-    items: int
-    created: str
 
 
 def drawn_products() -> tuple[list[bytes], list[bytes], dict[str, list]]:

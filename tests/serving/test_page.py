@@ -65,7 +65,8 @@ def test_a_chosen_photo_is_answered_as_the_api_answers_it(page, service, mixed):
     assert 0 < matches < 10
     expect(page.locator(".verdict-title")).to_have_text(f"{matches} match{'' if matches == 1 else 'es'}")
     expect(page.locator(".card.beyond")).to_have_count(10 - matches)
-    expect(page.locator(".card .score b").first).to_have_text(f"{round(100 * (1 - truth[0]['distance']))}%")
+    threshold = told(service, "v1/info")["threshold"]
+    expect(page.locator(".card .score b").first).to_have_text(f"{round(100 * threshold / (threshold + truth[0]['distance']))}")
     expect(page.get_by_role("img", name="The photo that was searched with")).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="10 results")).to_have_count(1)
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -18,11 +18,15 @@ from tfdml.cli.console import heading, load_tensorflow, say, step_progress
 from tfdml.cli.training import fit, save_run
 
 if TYPE_CHECKING:
-    from tfdml.bundle import Bundle, Hit
+    from tfdml.bundle import Bundle, Hit, Threshold
     from tfdml.datasets import Dataset
+    from tfdml.models import EmbeddingModel
 
 SOURCES = ("auto", "grocery_store", "rendered_catalogue")
 _ROWS, _NEIGHBOURS = 6, 6
+_THUMBNAIL = 192
+# How often the nearest item has to be the right one where it is called a match.
+_PRECISION = 0.95
 
 
 def demo(
@@ -65,8 +69,10 @@ def demo(
 
     heading("Publishing a bundle of the unseen products")
     queries, gallery = _kept_out(test.with_preprocessing(model.preprocessing or test.preprocessing), seed)
+    thresholds = _thresholds(model, test, seed)
+    options: dict[str, Any] = {"evaluation": figures["trained"], "thresholds": thresholds, "thumbnails": _THUMBNAIL}
     with step_progress() as progress:
-        bundle = tfdml.bundle.export(model, gallery, out / "products", evaluation=figures["trained"], progress=progress)
+        bundle = tfdml.bundle.export(model, gallery, out / "products", progress=progress, **options)
     with bundle:
         say(describe(bundle))
         files = _write_queries(queries, out / "queries")
@@ -81,6 +87,7 @@ def demo(
     say(f"  {command} report {out} --out {out / 'report.html'}")
     say(f"  {command} verify {bundle.path}")
     say(f"  {command} search {bundle.path} {files[0]} --picture answer.png")
+    say(f"  {command} serve {out / 'products'}    # a search page at http://127.0.0.1:8000; try it with {out / 'queries'}")
 
 
 def _dataset(name: str) -> Dataset:
@@ -102,6 +109,19 @@ def _kept_out(test: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     chosen = chosen[rng.permutation(len(chosen))]
     rest = np.setdiff1d(np.arange(len(test)), chosen)
     return test.subset(chosen), test.subset(rest)
+
+
+def _thresholds(model: EmbeddingModel, test: Dataset, seed: int) -> dict[str, Threshold]:
+    """The distance up to which an answer counts as a match, where the model is good enough to have one."""
+    from tfdml.evaluation import calibrate
+
+    try:
+        match = calibrate(model.embed(test), test.labels, precision=_PRECISION, seed=seed)
+    except ValueError as error:
+        say(f"Answers will not be told from mistakes by their distance: {error}")
+        return {}
+    say(f"Up to a distance of {match.distance:.3f} the nearest item is of the right product {_PRECISION:.0%} of the time.")
+    return {"match": match.threshold}
 
 
 def _write_queries(queries: Dataset, folder: Path) -> list[Path]:

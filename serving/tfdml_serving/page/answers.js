@@ -16,11 +16,20 @@ export function verdictOf(answer) {
     const all = matches === hits.length && hits.length > 1 ? "All are" : matches === 1 ? "It is" : "They are";
     return { kind: "match", title: plural(matches, "match", "matches"), text: `${all} within the distance of ${limit} that counts as a match.` };
   }
+  const [nearest, within] = apart(hits[0].distance, threshold);
   return {
     kind: "none",
     title: "No match",
-    text: `Nothing in the catalogue is close enough: the nearest item is at a distance of ${distanceText(hits[0].distance)}, and a match is within ${limit}.`,
+    text: `Nothing in the catalogue is close enough: the nearest item is at a distance of ${nearest}, and a match is within ${within}.`,
   };
+}
+
+// Both with as many digits as it takes to see that they differ.
+function apart(...distances) {
+  const short = distances.map(distanceText);
+  if (short[0] !== short[1]) return short;
+  const digits = [4, 5, 6, 9, 12].find((count) => distances[0].toPrecision(count) !== distances[1].toPrecision(count)) ?? 17;
+  return distances.map((distance) => distance.toPrecision(digits));
 }
 
 const SIGNS = { match: "check", none: "none", open: "like", empty: "filter" };

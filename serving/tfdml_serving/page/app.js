@@ -87,6 +87,7 @@ async function open() {
 }
 
 async function readService(signal) {
+  const before = service;
   service = await api.info(signal);
   try {
     const known = await api.versions(signal);
@@ -95,6 +96,7 @@ async function readService(signal) {
     if (!(problem instanceof api.Problem) || problem.status === 401) throw problem;
     versions = [];
   }
+  if (before) showSelectors(readRoute(location.hash));
   find("#model").textContent = service.model;
   find("#facts").replaceChildren(h("span", {}, plural(service.items, "item")), h("span", {}, `version ${service.version}`));
   find("#key-button").hidden = !service.auth;
@@ -110,7 +112,7 @@ async function show({ fresh = false } = {}) {
   if (known == null) history.replaceState({ entry: (entry = Math.max(0, ...entries.keys()) + 1) }, "");
   else entry = known;
   if (before) before.focus = document.activeElement?.closest?.(".card")?.dataset.id ?? before.focus;
-  fillTools(route, service, versions);
+  showSelectors(route);
   filterBox.show(route.filter);
   filterBox.complain(null);
   clearNotice();
@@ -226,9 +228,8 @@ async function search(route, signal) {
   });
   results.querySelector(".verdict-title")?.focus({ preventScroll: true });
   say(sides.filter((side) => side.answer).map((side) => spoken(side, compared)).join(" "));
-  if (route.version == null && sides.some((side) => side.answer && !versions.some(({ version }) => version === side.answer.version))) {
-    readService(signal).then(() => fillTools(route, service, versions), () => {});
-  }
+  // A version may have come or gone since the page was opened.
+  readService(signal).catch(() => {});
 }
 
 /** Both versions' answers, the older first; a version that cannot answer does not take the other's answer away. */
@@ -289,8 +290,14 @@ function setView(view) {
   document.body.dataset.view = view;
   find("#hero").hidden = view !== "start";
   find("#asked").hidden = view === "start";
-  find("#k-box").hidden = view === "start";
-  for (const name of ["version", "compare"]) find(`#${name}-box`).hidden = view === "start" || versions.length < 2;
+  showSelectors(readRoute(location.hash));
+}
+
+function showSelectors(route) {
+  const start = document.body.dataset.view === "start";
+  fillTools(route, service, versions);
+  find("#k-box").hidden = start;
+  for (const name of ["version", "compare"]) find(`#${name}-box`).hidden = start || versions.length < 2;
 }
 
 function nameTab(what) {

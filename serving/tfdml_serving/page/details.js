@@ -2,7 +2,7 @@
 
 import { find, h, icon } from "./dom.js";
 import { thumbnail } from "./pictures.js";
-import { distanceText, scoreText } from "./score.js";
+import { distanceText } from "./score.js";
 import { valueText, wordsOf } from "./words.js";
 
 /**
@@ -61,12 +61,13 @@ function fill(dialog, items, number, { link, filterBy, scale }, turn) {
 }
 
 function measured(item, scale) {
-  const words = scale.similarity ? `Similarity ${scoreText(scale, item.distance)}, distance ` : "Distance ";
+  const exact = `distance ${distanceText(item.distance)}`;
+  const text = scale.name ? `${scale.name} ${scale.text(item.distance)}${scale.of}, ${exact}` : exact;
   const verdict = item.match == null ? "" : item.match ? "a match" : "no match";
   return h(
     "p",
     { class: `measured ${item.match === false ? "beyond" : ""}` },
-    `${words}${distanceText(item.distance)}`,
+    text[0].toUpperCase() + text.slice(1),
     verdict && h("span", {}, verdict),
   );
 }

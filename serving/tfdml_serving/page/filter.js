@@ -94,8 +94,9 @@ export class FilterBox {
   /** The fields by name and type, and a hint made of them. */
   setFields(fields) {
     this.fields = fields;
-    const name = Object.keys(fields).find((field) => fields[field] === "text") ?? "id";
-    this.input.placeholder = `Filter, such as ${fieldName(name)} = …`;
+    const texts = Object.keys(fields).filter((field) => fields[field] === "text");
+    const name = texts.find((field) => /^(category|brand|type|class)$/i.test(field)) ?? texts[0] ?? "id";
+    this.input.placeholder = `Filter: ${fieldName(name)} = …`;
   }
 
   /** Remembers the values of items that were shown, to suggest them. */

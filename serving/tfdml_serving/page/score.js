@@ -3,27 +3,31 @@
 import { h } from "./dom.js";
 
 /**
- * How an answer's distances are shown.
+ * How an answer's distances are shown: { share, text, threshold }; `share` is the part of the bar that is filled.
  *
- * Cosine distances, and Euclidean ones between vectors of length 1 (where cos = 1 - d²/2), become a similarity from 0 to 100%.
- * Others have no end: their bar is empty at twice the threshold, or a little beyond the farthest hit where there is none.
+ * Where a threshold t is known a distance d gets a score of 100 t / (t + d): 100 for the very same, 50 at the threshold, whatever
+ * the metric. Without one, cosine distances, and Euclidean ones between vectors of length 1 (where cos = 1 - d²/2), become a
+ * similarity from 0 to 100%; others have no end, and their bar is empty a little beyond the farthest hit.
  */
 export function scaleOf(info, answer) {
-  const { threshold } = answer;
-  const farthest = Math.max(0, ...answer.hits.map((hit) => hit.distance));
-  let similarity = null;
-  if (answer.metric === "cosine") similarity = (distance) => 1 - distance;
-  else if (info.normalised) similarity = (distance) => 1 - (distance * distance) / 2;
-  const end = threshold ? 2 * threshold : 1.25 * farthest || 1;
-  const share = similarity ?? ((distance) => 1 - distance / end);
-  return { similarity, threshold, share: (distance) => Math.min(1, Math.max(0, share(distance))) };
+  const { threshold, metric } = answer;
+  if (threshold > 0) {
+    const share = (distance) => threshold / (threshold + distance);
+    return { share, threshold, name: "score", of: " of 100", text: (distance) => String(Math.round(100 * share(distance))) };
+  }
+  if (metric === "cosine" || info.normalised) {
+    const cosine = metric === "cosine" ? (distance) => 1 - distance : (distance) => 1 - (distance * distance) / 2;
+    const share = (distance) => Math.min(1, Math.max(0, cosine(distance)));
+    return { share, threshold, name: "similarity", of: "", text: (distance) => percent(share(distance), distance) };
+  }
+  const end = 1.25 * Math.max(0, ...answer.hits.map((hit) => hit.distance)) || 1;
+  return { share: (distance) => Math.max(0, 1 - distance / end), threshold, name: null };
 }
 
-/** "97%", where there is a similarity; else the distance. */
-export function scoreText(scale, distance) {
-  if (!scale.similarity) return distanceText(distance);
-  const percent = Math.round(100 * Math.max(0, scale.similarity(distance)));
-  return `${distance > 1e-6 ? Math.min(99, percent) : percent}%`;
+// Only what is the very same is 100%.
+function percent(share, distance) {
+  const rounded = Math.round(100 * share);
+  return `${distance > 1e-6 ? Math.min(99, rounded) : rounded}%`;
 }
 
 /** Three digits that matter. */
@@ -36,12 +40,15 @@ export function distanceText(distance) {
 export function scoreBar(scale, distance) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("span", { class: "bar-fill" }));
   bar.style.setProperty("--share", scale.share(distance).toFixed(4));
-  if (scale.threshold != null) {
+  if (scale.threshold > 0) {
     bar.append(h("span", { class: "bar-notch" }));
     bar.style.setProperty("--notch", scale.share(scale.threshold).toFixed(4));
   }
-  const words = scale.similarity
-    ? [h("span", { class: "sr" }, "similarity "), h("b", {}, scoreText(scale, distance)), h("small", {}, h("span", { class: "sr" }, ", distance "), distanceText(distance))]
-    : [h("span", { class: "sr" }, "distance "), h("b", {}, distanceText(distance))];
+  const exact = distanceText(distance);
+  const words = scale.name
+    ? [sr(`${scale.name} `), h("b", {}, scale.text(distance)), sr(scale.of), h("small", {}, sr(", distance "), exact)]
+    : [sr("distance "), h("b", {}, exact)];
   return h("span", { class: "score" }, bar, h("span", { class: "score-words" }, ...words));
 }
+
+const sr = (text) => h("span", { class: "sr" }, text);

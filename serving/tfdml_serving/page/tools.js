@@ -22,5 +22,11 @@ export function fillTools(route, service, versions) {
 }
 
 function fill(selector, options, chosen) {
-  find(selector).replaceChildren(...options.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen) }, text)));
+  const select = find(selector);
+  const old = [...select.options].map(({ value, text }) => [value, text]);
+  if (JSON.stringify(old) === JSON.stringify(options.map(([value, text]) => [String(value), text]))) {
+    select.value = String(chosen); // as it is, so that an open list stays open
+    return;
+  }
+  select.replaceChildren(...options.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen) }, text)));
 }
