@@ -1,4 +1,4 @@
-"""The command line: `tfdml train | evaluate | compare | report | export | verify | search | serve | versions | rollback | ...`."""
+"""The command line: `tfdml train | evaluate | compare | report | export | verify | search | serve | versions | ...`."""
 
 from __future__ import annotations
 
