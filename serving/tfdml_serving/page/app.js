@@ -120,6 +120,7 @@ async function show({ fresh = false } = {}) {
   const kept = fresh ? null : entries.get(entry);
   if (kept?.render) {
     running.abort();
+    find("#main").setAttribute("aria-busy", "false");
     kept.render();
     goBackTo(kept);
     return;
