@@ -50,16 +50,20 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--recall", type=float, default=0.95)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--methods", nargs="+", default=["ivf", "exact"], choices=["ivf", "exact"])
+    parser.add_argument("--folder", type=Path, help="keep what is built here, and measure what is there already")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), arguments.items, arguments.dimension, arguments.recall, arguments.rounds)
+        home = arguments.folder or Path(folder)
+        options = (arguments.items, arguments.dimension, arguments.recall, arguments.rounds, tuple(arguments.methods))
+        figures = measure(home, *options)
     print(table(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int, methods: tuple[str, ...]) -> dict[str, Any]:
     rows, queries = clustered(items, dimension)
     ids = [f"item-{number}" for number in range(items)]
     truth = [set(row) for row in ExactIndex(rows, ids).search(queries, K).ids]
@@ -67,21 +71,27 @@ def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int
     megabytes: dict[str, float] = {}
     settings: dict[str, str] = {}
     searches: dict[str, Callable[[np.ndarray], list[list[str]]]] = {}
-    for method in ("ivf", "exact"):
-        with stopwatch(seconds, method):
-            plan = plan_search(rows, "cosine", method, recall=recall)
-            directory = folder / method
-            write_saved_model(small_model(dimension), directory, PREPROCESSING, gallery=GallerySearch(plan, ids, {}))
-        settings[method] = "every item"
-        if plan.lists is not None and plan.probes is not None:
-            settings[method] = f"{plan.probes[0]} of {len(plan.lists)} lists"
-        del plan
+    for method in methods:
+        directory = folder / method
+        if not (directory / "settings").exists():
+            with stopwatch(seconds, method):
+                plan = plan_search(rows, "cosine", method, recall=recall)
+                write_saved_model(small_model(dimension), directory, PREPROCESSING, gallery=GallerySearch(plan, ids, {}))
+            looks = "every item"
+            if plan.lists is not None and plan.probes is not None:
+                looks = f"{plan.probes[0]} of {len(plan.lists)} lists"
+            (directory / "settings").write_text(looks)
+            del plan
+        settings[method] = (directory / "settings").read_text()
         megabytes[method] = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) / 1e6
         with stopwatch(seconds, f"{method}, load"):
             searches[method] = signature(directory)
-    with stopwatch(seconds, "annoy"):
-        index = AnnoyIndex.build(rows, ids, recall=recall, queries=queries, folder=folder)
-        spec = index.save(folder / "index.ann")
+    if not (folder / "index.json").exists():
+        with stopwatch(seconds, "annoy"):
+            built = AnnoyIndex.build(rows, ids, recall=recall, queries=queries, folder=folder)
+            (folder / "index.json").write_text(json.dumps(built.save(folder / "index.ann").as_dict()))
+    index = AnnoyIndex.load(folder / "index.ann", json.loads((folder / "index.json").read_text()), ids)
+    spec = index.spec
     megabytes["annoy"] = spec.bytes / 1e6
     raw = annoy.AnnoyIndex(dimension, "angular")
     raw.load(str(folder / "index.ann"))
@@ -199,6 +209,8 @@ def table(figures: dict[str, Any]) -> str:
         "annoy": "Annoy",
         "AnnoyIndex": "`tfdml.index.AnnoyIndex`",
     }.items():
+        if name not in figures["settings"]:
+            continue
         ms = [figures["milliseconds"][size][name] for size in ("1", str(BATCH))]
         build, size = figures["build_seconds"].get(name), figures["megabytes"].get(name)
         cells = [

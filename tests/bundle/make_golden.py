@@ -1,7 +1,7 @@
 """Writes a golden bundle, which every later version must read: python make_golden.py TO
 
 Those in the repository were written under TensorFlow 2.15, each by the first version with its manifest schema (`golden` has
-schema 1, `golden_2` schema 2), and are never written anew.
+schema 1, `golden_2` schema 2, `golden_3` schema 3), and are never written anew.
 """
 
 from __future__ import annotations

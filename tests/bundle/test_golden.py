@@ -12,7 +12,7 @@ from tfdml.bundle import Bundle, Embedder, Manifest, Searcher, Threshold, verify
 from tfdml.bundle.layout import MANIFEST
 
 FOLDER = Path(__file__).parent
-GOLDEN = {1: FOLDER / "golden", 2: FOLDER / "golden_2"}
+GOLDEN = {1: FOLDER / "golden", 2: FOLDER / "golden_2", 3: FOLDER / "golden_3"}
 """By the schema version of their manifests."""
 
 
@@ -32,8 +32,9 @@ def test_a_golden_bundle_is_read(schema):
     assert answers[1][0].fields == {"label": "class-3", "title": "Thing 7", "price": 10.5}
 
 
-def test_a_golden_bundle_is_searched_by_its_model():
-    golden, data = GOLDEN[2], gallery_dataset()
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_golden_bundle_is_searched_by_its_model(schema):
+    golden, data = GOLDEN[schema], gallery_dataset()
     searcher, expected = Searcher(golden), np.load(golden / "expected.npz")
     assert (searcher.max_k, searcher.manifest.search.method) == (20, "ivf")
     answers = searcher.search([data.image_bytes(number) for number in (0, 7, 20)], k=4)
@@ -48,8 +49,9 @@ def test_a_manifest_is_written_back_byte_for_byte(schema):
     manifest = Manifest.from_bytes(data)
     assert (manifest.schema_version, manifest.search is None) == (schema, schema == 1)
     assert manifest.to_bytes() == data
+    assert (manifest.space, manifest.folded) == (manifest.model.fingerprint, None)
 
 
-@pytest.mark.parametrize(("schema", "most"), [(1, 200_000), (2, 400_000)])
+@pytest.mark.parametrize(("schema", "most"), [(1, 200_000), (2, 400_000), (3, 400_000)])
 def test_golden_bundles_are_small(schema, most):
     assert sum(file.stat().st_size for file in GOLDEN[schema].rglob("*") if file.is_file()) < most

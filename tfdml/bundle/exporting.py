@@ -156,9 +156,9 @@ def export(
             del runner
             info = served.write(directory, GallerySearch(plan, ids, answered))
             runner = SignatureRunner(directory, _record(info, chosen, max_pixels, normalised), tuple(answered))
-            found = _measured(runner, plan, ids, tuple(answered))
+            found = measured_search(runner, plan, ids, tuple(answered))
         images = np.stack([gallery.load(number).numpy() for number in probes])
-        requests = _warmup(files, images, vectors[list(probes)], sizes, found)
+        requests = warmup_requests(files, images, vectors[list(probes)], sizes, found)
         write_warmup(directory / WARMUP, publication.to.name, requests)
         report("build the index and the catalogue", 0.0)
         pack(
@@ -262,7 +262,7 @@ def _check_probes(runner: SignatureRunner, gallery: Gallery, files: list[bytes])
     check_agreement(embeddings, vectors, gallery.metric)
 
 
-def _measured(runner: SignatureRunner, plan: SearchPlan, ids: Sequence[str], fields: tuple[str, ...]) -> SearchRecord:
+def measured_search(runner: SignatureRunner, plan: SearchPlan, ids: Sequence[str], fields: tuple[str, ...]) -> SearchRecord:
     """What the exported graph finds of the true neighbours."""
     numbers = {item: number for number, item in enumerate(ids)}
 
@@ -286,7 +286,7 @@ def _warmup_sizes(sizes: Sequence[int], signatures: int) -> list[int]:
     return sorted({int(size) for size in sizes})
 
 
-def _warmup(
+def warmup_requests(
     files: list[bytes],
     images: npt.NDArray[np.uint8],
     embeddings: npt.NDArray[np.float32],

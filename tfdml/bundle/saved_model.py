@@ -90,7 +90,7 @@ class ServedModel:
     """The signatures of `write_saved_model`, traced once, to be written without a gallery and with one."""
 
     def __init__(self, model: keras.Model, preprocessing: ImagePreprocessing, max_pixels: int = 50_000_000) -> None:
-        self._model, self._shape = model, preprocessing.shape
+        self._name, self._shape, self._resources = f"model={model.name!r}", preprocessing.shape, _tables(model)
         shape = self._shape
         _check_input(model, shape)
 
@@ -113,7 +113,7 @@ class ServedModel:
             return {EMBEDDING: tf.where(valid[:, None], embedding, 0.0), VALID: valid}
 
         self._functions = {FROM_BYTES: serving_default, FROM_IMAGES: embed_images}
-        with _explained(model):
+        with explained(self._name):
             self._signatures = {name: function.get_concrete_function() for name, function in self._functions.items()}
         self.dimension = int(self._signatures[FROM_IMAGES].structured_outputs[EMBEDDING].shape[-1])
 
@@ -124,12 +124,16 @@ class ServedModel:
             signatures |= self._search_signatures(gallery)
         module = tf.Module()
         # Tracking the model itself would write every weight twice under Keras 3, and the optimizer and heads with them.
-        module.weights = list({id(v): v for f in signatures.values() for v in f.graph.variables}.values())
-        module.resources = _tables(self._model)
-        with _explained(self._model):
+        module.weights = list({id(v): v for f in signatures.values() for v in self._variables(f)}.values())
+        module.resources = self._resources
+        with explained(self._name):
             tf.saved_model.save(module, str(directory), signatures=signatures)
         check_operations(directory)
         return SavedModelInfo(self.dimension, self._shape, tuple(signatures))
+
+    def _variables(self, function: Any) -> list[tf.Variable]:
+        """The variables that a signature needs."""
+        return list(function.graph.variables)
 
     def _search_signatures(self, gallery: GallerySearch) -> dict[str, Any]:
         shape, dimension = self._shape, self.dimension
@@ -196,7 +200,7 @@ def _tables(model: keras.Model) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _explained(model: keras.Model) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Says of which model an error was, and passes on what is no fault of the model's."""
     try:
         yield
@@ -206,6 +210,6 @@ def _explained(model: keras.Model) -> Iterator[None]:
         if is_disk_full(error) or isinstance(error, OSError):
             raise
         raise BundleError(
-            f"model={model.name!r} cannot be exported: {type(error).__name__}: {error}\nIt must be built from stock TensorFlow "
+            f"{name} cannot be exported: {type(error).__name__}: {error}\nIt must be built from stock TensorFlow "
             "operations, and keep its variables and tables as attributes of its layers."
         ) from error

@@ -112,7 +112,7 @@ class AnnoyIndex:
             raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1.")
         rows = check_vectors(vectors, metric)
         names = _packed(ids, len(rows))
-        number_of_trees = _number_of_trees(trees, len(rows))
+        forest = number_of_trees(trees, len(rows))
         if search_k is not None and (isinstance(search_k, bool) or search_k < 1):
             raise ValueError(f"search_k={search_k!r}: expected a whole number >= 1, or None to choose it.")
         asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
@@ -120,15 +120,15 @@ class AnnoyIndex:
         if asked is not None and len(asked) == 0:
             raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
 
-        index = cls._grow(rows, names, metric, number_of_trees, int(seed), folder)
+        index = cls._grow(rows, names, metric, forest, int(seed), folder)
         chosen = choose_search_k(
             index,
             rows,
             asked,
-            lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, number_of_trees, int(seed), folder),
+            lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, forest, int(seed), folder),
             asked=float(recall),
             fixed=search_k,
-            trees=number_of_trees,
+            trees=forest,
             at=index.spec.recall_at,
             seed=int(seed),
         )
@@ -300,7 +300,8 @@ def _packed(ids: Iterable[Any], count: int) -> PackedIds:
     return ids if isinstance(ids, PackedIds) and len(ids) == count else PackedIds(check_ids(ids, count))
 
 
-def _number_of_trees(trees: object, count: int) -> int:
+def number_of_trees(trees: object, count: int) -> int:
+    """How many trees `AnnoyIndex.build` builds over `count` vectors."""
     if trees == "auto":
         return int(np.clip(round(2 * np.log2(max(count, 2))), 10, 50))
     if isinstance(trees, bool) or not isinstance(trees, (int, np.integer)) or trees < 1:

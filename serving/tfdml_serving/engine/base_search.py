@@ -10,6 +10,7 @@ otherwise more are looked at, until they are enough or an exact search is cheape
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,8 +44,10 @@ class BaseSearch:
         self._vectors = index.vectors()
         self.gone = np.zeros(len(index), bool)
         self.gone_count = 0
-        self._halves: Floats | None = None
+        # Half the squared length of each vector, computed when it is first compared; NaN before.
+        self._halves: Floats = np.full(len(index), np.nan, np.float32)
         self._longest = 1.0
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="search")
 
     def remove(self, number: int) -> None:
@@ -105,7 +108,6 @@ class BaseSearch:
         return wanted if selected is None else wanted & selected.has(numbers)
 
     def _exactly(self, queries: Floats, k: int, selected: Selected | None) -> list[tuple[Integers, Doubles]]:
-        halves = self._half_squares()
         count = len(self._index) if selected is None else selected.count
         if not count:
             return [(np.zeros(0, np.int64), np.zeros(0)) for _ in queries]
@@ -115,11 +117,12 @@ class BaseSearch:
         def part(start: int) -> None:
             for first in range(start, min(start + _ROWS_PER_TASK, count), BLOCK):
                 rows = slice(first, min(first + BLOCK, count))
-                if selected is None:
-                    block, half, gone = self._vectors[rows], halves[rows], self.gone[rows]
-                else:
-                    numbers = selected.numbers[rows]
-                    block, half, gone = self._index.gather(numbers), halves[numbers], self.gone[numbers]
+                numbers = rows if selected is None else selected.numbers[rows]
+                block = self._vectors[rows] if selected is None else self._index.gather(selected.numbers[rows])
+                half, gone = self._halves[numbers], self.gone[numbers]
+                if np.isnan(half).any():
+                    half = self._half_squares(block)
+                    self._halves[numbers] = half
                 np.subtract(half[:, None], block @ columns, out=scores[rows])
                 if gone.any():
                     scores[rows][gone] = np.inf
@@ -133,13 +136,8 @@ class BaseSearch:
             result.append((found, squared_distances(self._vectors[found], query)))
         return result
 
-    def _half_squares(self) -> Floats:
-        """Half the squared length of each vector, computed when it is first needed: a few milliseconds for each 100,000."""
-        if self._halves is None:
-            halves = np.empty(len(self._index), np.float32)
-            for start in range(0, len(halves), 8 * BLOCK):
-                block = self._vectors[start : start + 8 * BLOCK]
-                halves[start : start + 8 * BLOCK] = np.einsum("nd,nd->n", block, block) / 2
-            self._longest = float(np.sqrt(2 * halves.max()))
-            self._halves = halves
-        return self._halves
+    def _half_squares(self, block: Floats) -> Floats:
+        halves: Floats = np.einsum("nd,nd->n", block, block) / 2
+        with self._lock:
+            self._longest = max(self._longest, float(np.sqrt(2 * halves.max())))
+        return halves

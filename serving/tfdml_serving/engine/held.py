@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfdml.bundle import Bundle, BundleError, Manifest, Threshold
+from tfdml.bundle import Bundle, Manifest, Threshold
 from tfdml.bundle.catalogue import Value
 from tfdml.bundle.layout import CATALOGUE, parse_version
 from tfdml.index.base import check_queries
@@ -23,6 +23,7 @@ from tfdml_serving.engine.filters import Filter
 from tfdml_serving.engine.joined import IN_BUNDLE, IN_LIVING, Joined
 from tfdml_serving.engine.selection import Selections
 from tfdml_serving.errors import BadRequest, UnknownItem
+from tfdml_serving.living.folding import folded_before
 from tfdml_serving.living.store import LivingCatalogue
 
 Floats = npt.NDArray[np.float32]
@@ -237,16 +238,5 @@ class HeldVersion:
         self.close()
 
     def _follow(self, living: LivingCatalogue) -> None:
-        folded = self.manifest.folded
-        if folded is not None and folded.catalogue != living.name:
-            # Of another living catalogue: nothing of this one is in the bundle.
-            folded = None
-        after = folded.sequence if folded else 0
-        if after < living.forgotten:
-            raise BundleError(
-                f"{str(self._bundle.path)!r}: the living catalogue {str(living.path)!r} has forgotten its changes up to "
-                f"{living.forgotten}, and this version has them only up to {after}. Hold a version that `tfdml compact` made "
-                "since, or begin a new living catalogue."
-            )
-        also = frozenset(folded.left_out if folded else ())
-        self._unfollow = living.follow(self._joined.apply, space=self.space, after=after, also=also)
+        folded = folded_before(self._bundle, living)
+        self._unfollow = living.follow(self._joined.apply, space=self.space, after=folded.sequence, also=folded.left_out)

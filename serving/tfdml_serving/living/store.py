@@ -185,6 +185,10 @@ class LivingCatalogue:
         """
         return self._reader.entries(space, after, frozenset(also))
 
+    def snapshot(self, *, space: str, after: int = 0, also: Iterable[str] = ()) -> tuple[int, list[Entry]]:
+        """The sequence of the last change that is on the disk, and `entries` as of then."""
+        return self._reader.snapshot(space, after, frozenset(also))
+
     def follow(self, listener: Listener, *, space: str, after: int = 0, also: Iterable[str] = ()) -> Callable[[], None]:
         """Tells `listener` what `entries` returns and then every change as it is made, none missed and none told twice.
 

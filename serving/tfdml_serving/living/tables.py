@@ -107,6 +107,10 @@ class Tables:
             found = [self._item(space, *row) for row in wanted("items")] + [self._changed(*row) for row in wanted("changes")]
         return sorted(found, key=lambda entry: entry.sequence)
 
+    def snapshot(self, space: str, after: int, also: frozenset[str]) -> tuple[int, list[Entry]]:
+        with self._reading():
+            return int(self.note("sequence")), self.entries(space, after, also)
+
     def unembedded(self, space: str) -> list[tuple[str, int]]:
         return self._rows(
             "SELECT id, sequence FROM items JOIN pictures USING (id) WHERE image IS NOT NULL AND NOT EXISTS "
