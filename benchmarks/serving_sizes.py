@@ -1,12 +1,13 @@
 """What the service needs for so many items: disk, memory, time to start, time to answer.
 
-    python benchmarks/serving_sizes.py [--items 10000 100000 1000000] [--dimension 128] [--searches 2000] [--json FILE]
+    python benchmarks/serving_sizes.py [--items 10000 100000 1000000] [--dimension 128] [--searches 2000]
+        [--folder DIR] [--build] [--json FILE]
 
 For each number of items a bundle is made of vectors around random directions (no query is in it), with a title and a price for
-each item. Then the service is started in a process of its own, with this bundle's index, and asked over loopback by
-`tfdml_serving.client`, one search by embedding after the other: the first ones with the index out of the system's cache, as
-after a start on a new machine, then as it goes. Memory is read from /proc: what the process has of its own (anonymous), and how
-much of the memory-mapped files is in use. TF-Serving's part is the model's own and is not measured here.
+each item. Then the service is started in a process of its own, with this bundle's index, checksums included, and asked over
+loopback by `tfdml_serving.client`, one search by embedding after the other. Memory is read from /proc: what the process has of
+its own (anonymous), and how much of the memory-mapped files is in use, each page counted once (Pss). TF-Serving's part is the
+model's own and is not measured here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +34,6 @@ from tfdml.bundle.manifest import ModelRecord  # noqa: E402
 from tfdml.bundle.packing import Gallery, pack  # noqa: E402
 
 K = 10
-COLD = 100
 PER_CLUSTER = 50
 NOISE = 0.6
 
@@ -44,48 +43,52 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--searches", type=int, default=2000)
+    parser.add_argument("--folder", type=Path, help="keep the bundles here, and use those that are there")
+    parser.add_argument("--build", action="store_true", help="only make the bundles")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve)
         return
-    figures = [measure(items, arguments.dimension, arguments.searches) for items in arguments.items]
+    with tempfile.TemporaryDirectory() as own:
+        folder = arguments.folder or Path(own)
+        bundles = [make_bundle(folder, items, arguments.dimension, arguments.searches) for items in arguments.items]
+        figures = [] if arguments.build else [measure(bundle) for bundle in bundles]
     print(table(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def measure(items: int, dimension: int, searches: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        version = Path(folder) / "products" / "1"
-        queries, build_seconds = make_bundle(version, items, dimension, searches)
-        disk = {name: (version / name).stat().st_size / 1e6 for name in (INDEX, CATALOGUE)}
-        began = time.perf_counter()
-        with service(version) as (url, process):
-            start_seconds = time.perf_counter() - began
-            idle = memory(process.pid)
-            cold = timed(url, queries[:COLD], forget=version / INDEX)
-            warm = timed(url, queries)
-            used = memory(process.pid)
+def measure(bundle: Path) -> dict[str, Any]:
+    version, made = bundle / "products" / "1", json.loads((bundle / "made.json").read_text())
+    queries = np.load(bundle / "queries.npy")
+    disk = {name: (version / name).stat().st_size / 1e6 for name in (INDEX, CATALOGUE)}
+    began = time.perf_counter()
+    with service(version) as (url, process):
+        start_seconds = time.perf_counter() - began
+        idle = memory(process.pid)
+        warm = timed(url, queries)
+        used = memory(process.pid)
     return {
-        "items": items,
-        "dimension": dimension,
-        "build_seconds": round(build_seconds, 1),
+        **made,
         "index_megabytes": round(disk[INDEX], 1),
         "catalogue_megabytes": round(disk[CATALOGUE], 1),
         "start_seconds": round(start_seconds, 2),
         "anonymous_megabytes_idle": round(idle["Anonymous"], 1),
         "anonymous_megabytes": round(used["Anonymous"], 1),
-        "mapped_megabytes": round(used["Rss"] - used["Anonymous"], 1),
-        "milliseconds_cold_p50": round(statistics.median(cold), 2),
-        "milliseconds_cold_max": round(max(cold), 1),
+        "mapped_megabytes": round(used["Pss_File"], 1),
         "milliseconds_p50": round(statistics.median(warm), 2),
         "milliseconds_p99": round(statistics.quantiles(warm, n=100)[98], 2),
     }
 
 
-def make_bundle(version: Path, items: int, dimension: int, searches: int) -> tuple[np.ndarray, float]:
+def make_bundle(folder: Path, items: int, dimension: int, searches: int) -> Path:
+    """The folder of a model directory with one version, queries, and what it took to make it."""
+    bundle = folder / f"{items}x{dimension}"
+    if (bundle / "made.json").exists():
+        return bundle
+    version = bundle / "products" / "1"
     rng = np.random.default_rng(0)
     around = rng.standard_normal((max(1, items // PER_CLUSTER), dimension), np.float32)
     rows = np.empty((items + searches, dimension), np.float32)
@@ -99,8 +102,16 @@ def make_bundle(version: Path, items: int, dimension: int, searches: int) -> tup
     gallery = Gallery(rows[:items], [f"shop/products/{number}" for number in range(items)], fields, "cosine")
     model = ModelRecord("", dimension, True, (64, 64, 3), {"size": [64, 64]}, 50_000_000, ("serving_default", "embed_images"))
     began = time.perf_counter()
-    pack(version, gallery, model)
-    return rows[items:], time.perf_counter() - began
+    manifest = pack(version, gallery, model)
+    made = {
+        "items": items,
+        "dimension": dimension,
+        "recall_at_10": manifest.index.get("measured_recall", manifest.index.get("recall")),
+        "build_seconds": round(time.perf_counter() - began, 1),
+    }
+    np.save(bundle / "queries.npy", rows[items:])
+    (bundle / "made.json").write_text(json.dumps(made))
+    return bundle
 
 
 @contextlib.contextmanager
@@ -146,16 +157,12 @@ def serve(version: Path) -> None:
     make_server(settings, app, listening=lambda url: print(url, flush=True)).run()
 
 
-def timed(url: str, queries: np.ndarray, forget: Path | None = None) -> list[float]:
+def timed(url: str, queries: np.ndarray) -> list[float]:
     from tfdml_serving.client import Client
 
     found = []
     with Client(url) as client:
         client.info()  # the connection is there, and the interpreter has seen the code
-        if forget is not None:
-            file = os.open(forget, os.O_RDONLY)
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(file)
         for query in queries:
             began = time.perf_counter()
             assert len(client.search_embedding(query, K)) == K
@@ -170,16 +177,12 @@ def memory(pid: int) -> dict[str, float]:
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    lines = [
-        "| items | index | catalogue | own memory | mapped, in use | start | p50 | p99 | first 100, from disk: p50 | slowest |",
-        "|---:|" + "---:|" * 9,
-    ]
+    lines = ["| items | index | catalogue | own memory | mapped, in use | start | p50 | p99 |", "|---:|" + "---:|" * 7]
     for one in figures:
         lines.append(
             f"| {one['items']:,} | {one['index_megabytes']:,.0f} MB | {one['catalogue_megabytes']:,.0f} MB "
             f"| {one['anonymous_megabytes']:,.0f} MB | {one['mapped_megabytes']:,.0f} MB | {one['start_seconds']:.1f} s "
-            f"| {one['milliseconds_p50']:.1f} ms | {one['milliseconds_p99']:.1f} ms "
-            f"| {one['milliseconds_cold_p50']:.1f} ms | {one['milliseconds_cold_max']:.0f} ms |"
+            f"| {one['milliseconds_p50']:.1f} ms | {one['milliseconds_p99']:.1f} ms |"
         )
     return "\n".join(lines)
 
