@@ -58,6 +58,9 @@ def test_every_key_has_its_own_rate(key_file):
         assert [answer.status_code for answer in statuses] == [200, 200, 200, 429, 429]
         assert int(statuses[-1].headers["retry-after"]) >= 900
         assert statuses[-1].json()["type"] == "urn:tfdml:problem:rate-limited"
+        # Pictures cost little: a page of hits asks for all of them at once.
+        pictures = [service.http.get("/v1/thumbnails/item/1", headers={"x-api-key": WRITE}).status_code for _ in range(50)]
+        assert pictures == [200] * 50
         # A batch counts as many as it asks.
         batch = {"queries": [{"id": "item/1"}] * 5}
         headers = {"x-api-key": WRITE}

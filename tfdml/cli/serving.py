@@ -44,7 +44,8 @@ def serve(
     queue: Annotated[int, typer.Option(help="Requests that may wait; more are refused with a 503.")] = 64,
     deadline: Annotated[float, typer.Option(help="Seconds within which a request is answered or refused.")] = 10.0,
     max_image_mb: Annotated[float, typer.Option(help="The largest image file that is taken, in megabytes.")] = 10.0,
-    keep_versions: Annotated[int, typer.Option(help="Old versions that stay open, ready for a roll-back.")] = 1,
+    poll: Annotated[float, typer.Option(help="Seconds between looks for new versions.")] = 1.0,
+    keep_versions: Annotated[int, typer.Option(help="Other versions that stay open, to compare with and to go back to.")] = 1,
     keep_on_disk: Annotated[
         int, typer.Option(help="Remove old versions but for so many of the latest; 0 removes none. On one node only.")
     ] = 0,
@@ -59,7 +60,7 @@ def serve(
 
     [bold]Example:[/bold]  tfdml serve exports/products --port 8000
     """
-    check_installed()
+    check_installed(embedded=tf_serving is None and grpc is None)
     from tfdml_serving.api.logs import set_up_log
     from tfdml_serving.api.server import run
     from tfdml_serving.settings import Settings
@@ -82,6 +83,7 @@ def serve(
         queue=queue,
         deadline=deadline,
         max_image_bytes=int(max_image_mb * (1 << 20)),
+        poll_seconds=poll,
         keep_versions=keep_versions,
         keep_on_disk=keep_on_disk,
         state=state,
@@ -114,8 +116,12 @@ def key(
     say(f"The key, shown only now:\n{made}")
 
 
-def check_installed() -> None:
+def check_installed(embedded: bool) -> None:
     """Raises a RuntimeError that says what to install, if anything that serving needs is missing."""
+    if embedded and importlib.util.find_spec("tensorflow") is None:
+        raise RuntimeError(
+            "TensorFlow is not installed, so the model cannot run here. Install it, or name a TF-Serving: --tf-serving URL."
+        )
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise RuntimeError(f"serving needs {', '.join(missing)}. Install them: pip install 'tfdml[serving]'")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PROBLEM = b"application/problem+json"
 # These say of the service what a page or a probe must know before it has a key.
 _OPEN = ("/v1/info",)
+# Of a request, for a key's rate: a page of hits asks for as many pictures at once.
+_THUMBNAIL = 0.02
 
 
 class Gate:
@@ -87,7 +89,8 @@ class _Passage:
     async def _enter(self) -> None:
         path = self._scope["path"]
         if self._service.keys is not None and path.startswith("/v1/") and path not in _OPEN:
-            self._call.key = self._service.keys.admit(self._key())
+            cost = _THUMBNAIL if path.startswith("/v1/thumbnails/") else 1.0
+            self._call.key = self._service.keys.admit(self._key(), cost)
         if self._scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             self._check_origin()
         limit = self._gate._rules.limit(self._scope, self._call)

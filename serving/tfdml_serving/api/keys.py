@@ -96,8 +96,8 @@ class KeyFile:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def admit(self, presented: str | None) -> Key:
-        """The key that `presented` is, one of its tokens taken.
+    def admit(self, presented: str | None, cost: float = 1.0) -> Key:
+        """The key that `presented` is, one of its tokens taken, or as many as the request costs.
 
         Raises:
             Unauthorized: if it is none.
@@ -113,7 +113,7 @@ class KeyFile:
                 found = key
         if found is None:
             raise Unauthorized("This key is not known.")
-        if found.bucket is not None and (wait := found.bucket.take()) is not None:
+        if found.bucket is not None and (wait := found.bucket.take(cost)) is not None:
             raise RateLimited(
                 f"At most {self._rate:g} requests a second, {self._burst} at once. Wait and ask again.",
                 retry_after=math.ceil(wait),

@@ -109,13 +109,13 @@ class Service:
         with self.versions.lease(version) as held:
             try:
                 return await work(held)
-            except EmbedderUnavailable:
+            except EmbedderUnavailable as error:
                 if version is not None:
                     raise
-                tried = held.version
+                tried, failure = held.version, error
         with self.versions.lease(None) as held:
             if held.version == tried:
-                raise EmbedderUnavailable(f"The model of version {tried} cannot be asked. Ask again in a moment.")
+                raise failure
             return await work(held)
 
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
