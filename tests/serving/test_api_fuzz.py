@@ -31,7 +31,7 @@ def by_document(url: str, folder: Path, *options: str, without: str = NOT_CHECKE
 
 def test_the_document_is_true(tmp_path):
     with running(FakeVersions(FakeHeld(1), FakeHeld(2)), writable=True) as service:
-        ended = by_document(service.url, tmp_path, "-n", "6", "--phases", "examples,coverage,fuzzing", "--no-shrink")
+        ended = by_document(service.url, tmp_path, "--phases", "examples,coverage", "--no-shrink")
         assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
         assert "17 selected / 17 total" in ended.stdout
         assert service.http.get("/healthz").status_code == 200
@@ -41,7 +41,7 @@ def test_the_document_is_true_where_a_key_is_needed(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("fuzz write 0123456789abcdefgh\n")
     with running(api_keys=keys, requests_per_second=0, writable=True) as service:
-        options = ("--header", "X-API-Key: 0123456789abcdefgh", "-n", "2", "--phases", "fuzzing", "--no-shrink")
+        options = ("--header", "X-API-Key: 0123456789abcdefgh", "-n", "4", "--phases", "fuzzing", "--no-shrink")
         ended = by_document(service.url, tmp_path, *options, "--include-tag", "search", without=NEITHER_BY_KEY)
         assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
 
