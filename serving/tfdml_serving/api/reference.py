@@ -17,8 +17,14 @@ pre{overflow-x:auto;padding:.75rem 1rem;border:1px solid color-mix(in srgb,curre
 section{border-top:1px solid color-mix(in srgb,currentColor 20%,transparent);padding:1rem 0}
 h2{font-size:1.1rem;margin:.25rem 0}h3{font-size:1rem;margin:1rem 0 .25rem}
 table{border-collapse:collapse;width:100%}
-td{padding:.15rem .75rem .15rem 0;vertical-align:top}td:first-child{white-space:nowrap}
+td{padding:.15rem .75rem .15rem 0;vertical-align:top}td:first-child{width:11rem;overflow-wrap:anywhere}
+h2 code{font-size:1.05rem;font-weight:700}
 """
+
+# What people come for comes first.
+_ORDER = ("search", "items", "versions", "info", "health")
+# Any request can end in these.
+_ALWAYS = ("408", "431", "500")
 
 
 def reference_routes(app: FastAPI) -> APIRouter:
@@ -49,9 +55,9 @@ def reference_page(document: dict[str, Any]) -> str:
         *(f"<p>{_words(text)}</p>" for text in document["info"]["description"].split("\n\n")),
         '<p>For programs: <a href="openapi.json">openapi.json</a>.</p>',
     ]
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            parts.append(_operation(document, path, method, operation))
+    found = [(path, *pair) for path, operations in document["paths"].items() for pair in operations.items()]
+    for path, method, operation in sorted(found, key=lambda one: _ORDER.index(one[2]["tags"][0])):
+        parts.append(_operation(document, path, method, operation))
     return "\n".join([*parts, "</body></html>"])
 
 
@@ -71,8 +77,8 @@ def _operation(document: dict[str, Any], path: str, method: str, operation: dict
         if status.startswith("2"):
             for kind, content in response.get("content", {}).items():
                 parts.append(f"<h3>{status}: <code>{escape(kind)}</code></h3>{_schema(document, content.get('schema', {}))}")
-    rows = [(status, response["description"]) for status, response in operation["responses"].items() if status >= "300"]
-    parts.append(_table("Instead of an answer", rows))
+    others = sorted((status, response["description"]) for status, response in operation["responses"].items() if status >= "300")
+    parts.append(_table("Instead of an answer", [row for row in others if row[0] not in _ALWAYS]))
     return "\n".join([*parts, "</section>"])
 
 
@@ -90,11 +96,11 @@ def _described(schema: dict[str, Any], text: str) -> str:
     kinds = [part.get("type", part.get("$ref", "").rpartition("/")[2]) for part in schema.get("anyOf", [schema])]
     kind = " or ".join(str(kind) for kind in kinds if kind)
     bounds = [
-        f"{word} {schema[key]}"
-        for key, word in (("minimum", "from"), ("maximum", "to"), ("default", "default"))
-        if key in schema
+        f"{word} {_number(schema[key])}"
+        for key, word in (("minimum", "from"), ("maximum", "to"), ("default", "by default"))
+        if schema.get(key) is not None
     ]
-    return "; ".join(part for part in (" ".join([kind, *bounds]), text) if part)
+    return "; ".join(part for part in (", ".join([kind, *bounds]), text) if part)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> str:
@@ -107,3 +113,12 @@ def _words(text: str) -> str:
     """Text with `code` in it."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def _number(value: Any) -> str:
+    """As JSON, whole numbers without a point.
+
+    >>> _number(1.0), _number(False)
+    ('1', 'false')
+    """
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
