@@ -15,6 +15,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import resource
@@ -137,18 +138,23 @@ class Comparison:
         }
 
     def table(self, rows: Iterable[dict[str, Any]]) -> str:
-        """A Markdown table: time, against tfdml, against tfdml's bare yardstick, and memory."""
-        bare_name = self.names[0]
-        ours = {(row["batch"], row[self.kind]): row["ms"] for row in rows if row["library"] == TFDML}
-        lines = [
-            f"| B | K | {self.kind} | library | forward + backward, ms | x tfdml | x {bare_name} of tfdml | extra memory, MB |",
-            "|---:|---:|---|---|---:|---:|---:|---:|",
-        ]
+        """A Markdown table: milliseconds, of peers also as times tfdml's, and memory."""
+        cells: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
         for row in sorted(rows, key=self.order):
-            against = (ours.get((row["batch"], row[self.kind])), ours.get((row["batch"], bare_name)))
-            ratios = " | ".join(f"{row['ms'] / one:.2f}" if one else "" for one in against)
-            cells = f"{row['batch']} | {row['examples']} | {row[self.kind]} | {row['library']} | {row['ms']:.2f}"
-            lines.append(f"| {cells} | {ratios} | {row['extra_mb']:.0f} |")
+            cells.setdefault((row["batch"], row["examples"], row[self.kind]), {})[row["library"]] = row
+        peers = [library for library in self.libraries if library != TFDML]
+        heads = ["B", "K", self.kind, "tfdml, ms", f"x {self.names[0]}", *peers, "tfdml, MB", "peers, MB"]
+        lines = ["| " + " | ".join(heads) + " |", "|---:|---:|---|" + "---:|" * (len(heads) - 3)]
+        bare = {
+            batch: found[TFDML]["ms"] for (batch, _, name), found in cells.items() if name == self.names[0] and TFDML in found
+        }
+        for (batch, examples, name), found in cells.items():
+            ours = found.get(TFDML, {"ms": math.nan, "extra_mb": math.nan})
+            line = [str(batch), str(examples), name, f"**{ours['ms']:.2f}**"]
+            line.append(f"{ours['ms'] / bare[batch]:.2f}" if batch in bare else "")
+            line += [f"{found[p]['ms']:.2f} ({found[p]['ms'] / ours['ms']:.2f})" if p in found else "" for p in peers]
+            line += [f"{ours['extra_mb']:.0f}", ", ".join(f"{found[p]['extra_mb']:.0f}" for p in peers if p in found)]
+            lines.append("| " + " | ".join(line) + " |")
         return "\n".join(lines)
 
     def order(self, row: dict[str, Any]) -> tuple[int, int, int]:
