@@ -324,8 +324,8 @@ def test_the_deep_check_notices_a_model_that_is_not_the_gallerys(tmp_path, monke
 
     monkeypatch.setattr(exporting, "verify", lambda path, deep: None)
     wrong = [encoded(image) for image in gallery_images()[::-1]]
-    original = exporting._warmup
-    monkeypatch.setattr(exporting, "_warmup", lambda files, *rest: original(wrong[:8], *rest))
+    original = exporting.warmup_requests
+    monkeypatch.setattr(exporting, "warmup_requests", lambda files, *rest: original(wrong[:8], *rest))
     with bundle.export(quick_model(), gallery_dataset(), tmp_path) as published:
         verify(published.path)
         with pytest.raises(BundleError, match=r"embeds images of the gallery .* away from their vectors in the index"):

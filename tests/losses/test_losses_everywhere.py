@@ -224,6 +224,15 @@ def test_graph_and_xla_give_the_same(make):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+@these_losses("contrastive", "semi-hard", "n-pair", "multi-similarity")
+def test_a_graph_of_tensorflow_1_gives_the_same(make):
+    # There `==` of two tensors asks whether they are one object.
+    y, x = batch()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        values = session.run(make().call(tf.constant(y), tf.constant(x)))
+    np.testing.assert_allclose(values, make().call(y, x), rtol=1e-5, atol=1e-6)
+
+
 @every_loss
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_half_precision_is_computed_in_float32(make, dtype):

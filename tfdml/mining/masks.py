@@ -131,7 +131,7 @@ class ClassPairs(NamedTuple):
         place = tf.range(batch)
         rank = place - tf.gather(tf.math.unsorted_segment_min(place, group, batch), group)
         goes_on = tf.concat([tf.equal(group[1:], group[:-1]), tf.zeros_like(order[:1], tf.bool)], 0)
-        first_of_pair = (rank % 2 == 0) & goes_on
+        first_of_pair = tf.equal(rank % 2, 0) & goes_on
         # In the order of the batch, whatever the labels are.
         at = tf.argsort(tf.where(first_of_pair, order, order + batch))[: (batch + 1) // 2]
         second = tf.gather(order, tf.minimum(at + 1, batch - 1))
@@ -145,7 +145,7 @@ def _sorted_by_class(labels: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         labels = tf.cast(labels, tf.int32)
     order = tf.argsort(labels, stable=True)
     ordered = tf.gather(labels, order)
-    begins = tf.concat([tf.zeros_like(order[:1]), tf.cast(ordered[1:] != ordered[:-1], tf.int32)], 0)
+    begins = tf.concat([tf.zeros_like(order[:1]), tf.cast(tf.not_equal(ordered[1:], ordered[:-1]), tf.int32)], 0)
     return order, ordered, tf.cumsum(begins)
 
 
