@@ -202,5 +202,6 @@ def change_json(content: dict, rng: np.random.Generator) -> str:
     elif isinstance(value, list):
         inner[key] = [*value, 1]
     else:
-        inner[key] = [None, [], {"x": 1}, 3][rng.integers(4)]
+        # What is null already is not damaged by null.
+        inner[key] = [[] if value is None else None, [], {"x": 1}, 3][rng.integers(4)]
     return f"changed {'.'.join(path)}"
