@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from tfdml._checks import check_choice, check_positive
-from tfdml.evaluation._labels import check_answers, check_ks, class_numbers
-from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
+from tfdml.evaluation._during_fit import DuringFit
+from tfdml.evaluation._labels import check_answers, check_ks
 from tfdml.evaluation.ranking import retrieval
 from tfdml.evaluation.retrieval_result import RetrievalResult
 from tfdml.index.base import METRICS
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from tfdml.datasets import Dataset
 
 
-class RetrievalCallback(keras.callbacks.Callback):
+class RetrievalCallback(DuringFit):
     """Measures retrieval on images of unseen classes at the end of epochs, every image a query against all others.
 
     The figures go into the epoch's logs as `val_recall_at_1`, `val_r_precision` and `val_map_at_r`, so `History`, TensorBoard
@@ -66,33 +64,20 @@ class RetrievalCallback(keras.callbacks.Callback):
         verbose: int = 1,
         embedder: Any = None,
     ) -> None:
-        super().__init__()
-        check_positive("every", every)
-        check_positive("batch_size", batch_size)
-        self.every, self.ks, self.prefix, self.batch_size, self.verbose = every, tuple(ks), prefix, batch_size, verbose
-        self.metric = None if metric is None else check_choice("metric", metric, METRICS)
-        self.embedder = embedder
-        self._images, self._labels = images_and_labels(dataset)
-        classes = class_numbers(self._labels, len(self._images), "labels")
-        check_answers(classes, classes, np.arange(len(classes)))
-        check_ks(self.ks, len(classes) - 1)
+        super().__init__(dataset, every, metric, METRICS, prefix, batch_size, verbose, embedder)
+        self.ks = tuple(ks)
+        check_answers(self._classes, self._classes, np.arange(len(self._classes)))
+        check_ks(self.ks, len(self._classes) - 1)
         self.result: RetrievalResult | None = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if (epoch + 1) % self.every:
-            return
-        embedder = self.embedder or self.model
-        embeddings = embed(embedder, self._images, self.batch_size)
-        self.result = retrieval(embeddings, self._labels, metric=self.metric or default_metric(embedder), ks=self.ks)
-        if logs is not None:
-            logs.update(self.result.figures(self.prefix))
-        if self.verbose:
-            print("\n" + _line(epoch, self.result), flush=True)
+    def measured(self, embeddings: np.ndarray, metric: str) -> tuple[dict[str, float], str]:
+        self.result = retrieval(embeddings, self._labels, metric=metric, ks=self.ks)
+        return self.result.figures(), _line(self.result)
 
 
-def _line(epoch: int, result: RetrievalResult) -> str:
+def _line(result: RetrievalResult) -> str:
     figures = [f"Recall@{k} {value:.2%}" for k, value in result.recall_at.items()]
     figures += [f"R-Precision {result.r_precision:.2%}", f"MAP@R {result.map_at_r:.2%}"]
     queries = f"{result.queries - result.queries_without_answer:,} queries"
     left_out = f", {result.queries_without_answer:,} more without an answer" if result.queries_without_answer else ""
-    return f"Epoch {epoch + 1}: {', '.join(figures)} ({queries}{left_out})"
+    return f"{', '.join(figures)} ({queries}{left_out})"

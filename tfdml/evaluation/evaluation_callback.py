@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-from tfdml._checks import check_choice, check_positive
-from tfdml.evaluation._labels import class_numbers
+from tfdml._checks import check_choice
+from tfdml.evaluation._during_fit import DuringFit
 from tfdml.evaluation.clustering import clustering
 from tfdml.evaluation.identification import identification, open_set_split
-from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
 from tfdml.evaluation.ranking import retrieval
 from tfdml.evaluation.verification import verification
 from tfdml.index.base import METRICS
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 Measure = Callable[..., Any]
 
 
-class EvaluationCallback(keras.callbacks.Callback):
+class EvaluationCallback(DuringFit):
     """Measures any figures on images of unseen classes at the end of epochs: retrieval, clustering, verification, your own.
 
     All measures share one embedding of the images. The figures go into the epoch's logs, each with the prefix, so `History`,
@@ -75,32 +73,18 @@ class EvaluationCallback(keras.callbacks.Callback):
         verbose: int = 1,
         embedder: Any = None,
     ) -> None:
-        super().__init__()
-        check_positive("every", every)
-        check_positive("batch_size", batch_size)
-        self.every, self.prefix, self.batch_size, self.verbose = every, prefix, batch_size, verbose
-        self.metric = None if metric is None else check_choice("metric", metric, METRICS)
-        self.embedder = embedder
+        super().__init__(dataset, every, metric, METRICS, prefix, batch_size, verbose, embedder)
         self.measures = [_measure(one) for one in ([measures] if isinstance(measures, str) else measures)]
         if not self.measures:
             raise ValueError("measures: received none. Expected names such as 'retrieval', or functions.")
-        self._images, self._labels = images_and_labels(dataset)
-        classes = class_numbers(self._labels, len(self._images), "labels")
         # The figures of nonsense, so that what cannot be measured is refused before training, not after an epoch of it.
-        self._figures(np.random.default_rng(0).normal(size=(len(classes), 2)), "euclidean")
+        self._figures(np.random.default_rng(0).normal(size=(len(self._classes), 2)), "euclidean")
         self.results: list[Any] = []
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if (epoch + 1) % self.every:
-            return
-        embedder = self.embedder or self.model
-        embeddings = embed(embedder, self._images, self.batch_size)
-        figures = self._figures(embeddings, self.metric or default_metric(embedder))
-        if logs is not None:
-            logs.update({self.prefix + name: value for name, value in figures.items()})
-        if self.verbose:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            print(f"\nEpoch {epoch + 1}: {shown} ({len(embeddings):,} images)", flush=True)
+    def measured(self, embeddings: np.ndarray, metric: str) -> tuple[dict[str, float], str]:
+        figures = self._figures(embeddings, metric)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        return figures, f"{shown} ({len(embeddings):,} images)"
 
     def _figures(self, embeddings: npt.ArrayLike, metric: str) -> dict[str, float]:
         self.results = [measure(embeddings, self._labels, metric=metric) for measure in self.measures]

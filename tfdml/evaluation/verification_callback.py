@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import keras
+import numpy as np
 
-from tfdml._checks import check_choice, check_positive
+from tfdml._checks import check_choice
 from tfdml.evaluation._comparison import METRICS
-from tfdml.evaluation._labels import class_numbers
-from tfdml.evaluation.of_models import default_metric, embed, images_and_labels
+from tfdml.evaluation._during_fit import DuringFit
 from tfdml.evaluation.pairs import VerificationPairs, verification_pairs
 from tfdml.evaluation.verification import verification
 from tfdml.evaluation.verification_result import VerificationResult
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from tfdml.datasets import Dataset
 
 
-class VerificationCallback(keras.callbacks.Callback):
+class VerificationCallback(DuringFit):
     """Measures verification on images of unseen classes at the end of epochs, on a fixed set of pairs.
 
     The figures go into the epoch's logs as `val_auc`, `val_eer`, `val_tar_at_far_1e-2`, `val_accuracy`, `val_val_at_far_1e-2`
@@ -67,33 +66,20 @@ class VerificationCallback(keras.callbacks.Callback):
         verbose: int = 1,
         embedder: Any = None,
     ) -> None:
-        super().__init__()
-        check_positive("every", every)
-        check_positive("batch_size", batch_size)
-        self.every, self.fars, self.prefix, self.batch_size, self.verbose = every, fars, prefix, batch_size, verbose
-        self.metric = None if metric is None else check_choice("metric", metric, METRICS)
-        self.embedder = embedder
-        self._images, self._labels = images_and_labels(dataset)
-        classes = class_numbers(self._labels, len(self._images), "labels")
+        super().__init__(dataset, every, metric, METRICS, prefix, batch_size, verbose, embedder)
+        self.fars = fars
         if isinstance(pairs, str):
             check_choice("pairs", pairs, ["all"])
         self._pairs = verification_pairs(self._labels) if pairs is None else pairs
         # The figures of nonsense, so that what cannot be measured is refused before training, not after an epoch of it.
-        self._verify((classes[:, None] + [[1.0, 0.0]]), "euclidean")
+        self._verify((self._classes[:, None] + [[1.0, 0.0]]), "euclidean")
         self.result: VerificationResult | None = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if (epoch + 1) % self.every:
-            return
-        embedder = self.embedder or self.model
-        embeddings = embed(embedder, self._images, self.batch_size)
-        self.result = self._verify(embeddings, self.metric or default_metric(embedder))
-        if logs is not None:
-            logs.update(self.result.figures(self.prefix))
-        if self.verbose:
-            shown = ", ".join(f"{name} {value:.2%}" for name, value in self.result.figures().items())
-            pairs = f"{self.result.positive_pairs:,} positive, {self.result.negative_pairs:,} negative pairs"
-            print(f"\nEpoch {epoch + 1}: {shown} ({pairs})", flush=True)
+    def measured(self, embeddings: np.ndarray, metric: str) -> tuple[dict[str, float], str]:
+        self.result = self._verify(embeddings, metric)
+        shown = ", ".join(f"{name} {value:.2%}" for name, value in self.result.figures().items())
+        pairs = f"{self.result.positive_pairs:,} positive, {self.result.negative_pairs:,} negative pairs"
+        return self.result.figures(), f"{shown} ({pairs})"
 
     def _verify(self, embeddings: Any, metric: str) -> VerificationResult:
         if isinstance(self._pairs, str):
