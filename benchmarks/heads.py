@@ -51,12 +51,8 @@ def tensorflow_step(name: str, classes: int, batch: int, examples: int):
     from tfdml import layers
 
     class BareLogits(layers.ClassifierHead):
-        def build(self, input_shape):
-            self.kernel = self.add_class_weights(input_shape[-1])
-            self.built = True
-
-        def call(self, embeddings, labels, training=None):
-            return tf.matmul(embeddings, tf.convert_to_tensor(self.kernel), transpose_b=True)
+        def logits_for(self, embeddings, weights, own):
+            return tf.matmul(embeddings, tf.convert_to_tensor(weights), transpose_b=True)
 
     head = {
         HEADS[0]: lambda: BareLogits(classes),

@@ -15,6 +15,14 @@ KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 FIRST_REPLICA: Any = "only_first_replica" if KERAS_3 else tf.VariableAggregation.ONLY_FIRST_REPLICA
 
 
+def rows_of(variable: Any, rows: tf.Tensor) -> tf.Tensor:
+    """Rows of a weight, read without touching the others, with a gradient of `tf.IndexedSlices`.
+
+    A read of the whole comes first, and after a sparse update is a copy, unless it is TensorFlow's own variable that is asked.
+    """
+    return tf.gather(variable.value if KERAS_3 else variable, rows)
+
+
 def total_loss(model: keras.Model, value: tf.Tensor, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
     """What `compute_loss` returns: the loss that `model` was compiled with, if any, those of its layers, and `value`.
 

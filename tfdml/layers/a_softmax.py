@@ -38,7 +38,8 @@ class ASoftmax(ClassifierHead):
         base: lambda of the first step.
         gamma, power: how fast lambda falls.
         lambda_min: where it stops.
-        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.ClassifierHead`: `sampled_classes` and `seed`, for very many classes; `initial_length`
+            of the class weights; and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]`, labels `[B]` (needed in training only); logits `[B, C]`, float32. With `training=True` and
     labels the margin is in force, and t advances by one; otherwise logits are those of the modified softmax.
@@ -77,18 +78,15 @@ class ASoftmax(ClassifierHead):
         self.base, self.gamma, self.power, self.lambda_min = base, gamma, power, lambda_min
 
     def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_class_weights(input_shape[-1])
+        super().build(input_shape)
         self.step = add_state(self, "step", (), "int64")
-        self.built = True
 
-    def call(self, embeddings: tf.Tensor, labels: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        cosine = cosines(embeddings, self.kernel)
-        if labels is not None:
-            classes = self.classes(labels)
-            if training:
-                weight = self.current_lambda()
-                self.step.assign(self.step + 1)
-                cosine = change_own(cosine, classes, lambda c: (weight * c + psi(c, self.margin)) / (1.0 + weight))
+    def logits_for(self, embeddings: tf.Tensor, weights: Any, own: tf.Tensor | None) -> tf.Tensor:
+        cosine = cosines(embeddings, weights)
+        if own is not None:
+            weight = self.current_lambda()
+            self.step.assign(self.step + 1)
+            cosine = change_own(cosine, own, lambda c: (weight * c + psi(c, self.margin)) / (1.0 + weight))
         return length(embeddings) * cosine
 
     def current_lambda(self) -> tf.Tensor:

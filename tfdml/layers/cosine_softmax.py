@@ -26,19 +26,13 @@ class CosineHead(ClassifierHead):
         self.scale = scale
         self.sub_centers = check_count("sub_centers", sub_centers, 1, "the number of weight vectors of each class")
 
-    def build(self, input_shape: Any) -> None:
-        self.kernel = self.add_class_weights(input_shape[-1], rows=self.num_classes * self.sub_centers)
-        self.built = True
-
-    def call(self, embeddings: tf.Tensor, labels: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
-        logits = cosines(embeddings, self.kernel, self.scale)
+    def logits_for(self, embeddings: tf.Tensor, weights: Any, own: tf.Tensor | None) -> tf.Tensor:
+        logits = cosines(embeddings, weights, self.scale)
         if self.sub_centers > 1:
-            logits = tf.reduce_max(tf.reshape(logits, [-1, self.num_classes, self.sub_centers]), axis=-1)
-        if labels is not None:
-            classes = self.classes(labels)
-            if training:
-                logits = change_own(logits, classes, lambda own: self.scale * self.own_cosine(own / self.scale))
-        return logits
+            logits = tf.reduce_max(tf.reshape(logits, [tf.shape(logits)[0], -1, self.sub_centers]), axis=-1)
+        if own is None:
+            return logits
+        return change_own(logits, own, lambda cosine: self.scale * self.own_cosine(cosine / self.scale))
 
     def own_cosine(self, cosine: tf.Tensor) -> tf.Tensor:
         """`[B]` cosines of embeddings to their own class, as they enter the softmax in training."""
@@ -60,7 +54,8 @@ class NormalizedSoftmax(CosineHead):
         num_classes: number of classes C.
         temperature: the smaller, the harder classes are told apart; the paper's is 0.05.
         sub_centers: weight vectors of each class, of which the nearest counts.
-        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.ClassifierHead`: `sampled_classes` and `seed`, for very many classes; `initial_length`
+            of the class weights; and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]` (optional); logits `[B, C]`, float32.
 
@@ -101,7 +96,8 @@ class CosFace(CosineHead):
         scale: s, the length on which embeddings are compared.
         sub_centers: weight vectors of each class, of which the nearest counts: for classes with several faces, or noisy labels
             (Deng et al., "Sub-center ArcFace", ECCV 2020).
-        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.ClassifierHead`: `sampled_classes` and `seed`, for very many classes; `initial_length`
+            of the class weights; and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; logits `[B, C]`, float32. The margin is in force with
     `training=True` and labels.
@@ -151,7 +147,8 @@ class ArcFace(CosineHead):
         sub_centers: weight vectors of each class, of which the nearest counts: for classes with several faces, or noisy labels
             (Deng et al., "Sub-center ArcFace", ECCV 2020).
         easy_margin: see above.
-        **kwargs: those of `tfdml.layers.Head`: `initial_length` of the class weights, and those of `keras.layers.Layer`.
+        **kwargs: those of `tfdml.layers.ClassifierHead`: `sampled_classes` and `seed`, for very many classes; `initial_length`
+            of the class weights; and those of `keras.layers.Layer`.
 
     Shapes: embeddings `[B, D]` of any length, labels `[B]`; logits `[B, C]`, float32. The margin is in force with
     `training=True` and labels.

@@ -10,7 +10,9 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_positive
-from tfdml._compat import FIRST_REPLICA
+from tfdml._compat import FIRST_REPLICA, rows_of
+from tfdml.layers._class_sample import draw_classes
+from tfdml.mining.draws import check_seed
 
 
 class Head(keras.layers.Layer, abc.ABC):
@@ -75,14 +77,107 @@ class Head(keras.layers.Layer, abc.ABC):
 
 
 class ClassifierHead(Head):
-    """Base class of the heads that return logits `[B, C]`; its objective is their cross-entropy."""
+    """Base class of the heads that return logits `[B, C]`; its objective is their cross-entropy.
+
+    A subclass implements `logits_for`, and its weights are `kernel`, `sub_centers` rows for each class.
+
+    **Very many classes.** With `sampled_classes=S`, a training step looks at S classes in place of all C: those of the batch,
+    all of them, and others drawn at random, uniformly and without repetition. The loss is the cross-entropy over these S alone,
+    without a correction for what was left out, as in An et al., "Partial FC: Training 10 Million Identities on a Single
+    Machine", ICCV Workshops 2021, who find a tenth of the classes as good as all of them. The S rows of weights are read,
+    brought to length 1 and given a gradient, a `tf.IndexedSlices`, and no others: time and memory of a step do not grow with C.
+    But most optimizers of Keras would turn that into a matrix `[C, D]`, or let the moments of all rows decay: take
+    `tfdml.optimizers.LazyAdam` or `LazySGD`.
+
+    The classes are drawn from `seed` and a count of steps, which is saved with the weights: the same seed gives the same
+    training, and one that goes on does not begin anew. S is at least the number of items in the batch. Under a distribution
+    strategy each replica takes the classes of its own batch, and all draw from the same others.
+
+    The sample is for the objective, `per_anchor(..., training=True)`, which is what an `EmbeddingModel` trains with. Without
+    `training`, and in a call of the layer, logits are those of all classes.
+
+    Args:
+        num_classes: number of classes C.
+        sampled_classes: S, from 2 to C. None: all classes, in every step.
+        seed: an integer of 32 bits. Does nothing without `sampled_classes`.
+        **kwargs: those of `Head`.
+
+    Raises:
+        ValueError: arguments or labels out of range; a call with labels and `training=True`, if classes are sampled.
+    """
+
+    sub_centers = 1
+    kernel: Any
+
+    def __init__(self, num_classes: int, sampled_classes: int | None = None, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(num_classes, **kwargs)
+        self.sampled_classes = _check_sampled(sampled_classes, self.num_classes)
+        self.seed = check_seed(seed)
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_class_weights(input_shape[-1], rows=self.num_classes * self.sub_centers)
+        if self.sampled_classes is not None:
+            self.draws = add_state(self, "draws", (), "int64")
+        self.built = True
+
+    def call(self, embeddings: tf.Tensor, labels: tf.Tensor | None = None, training: bool | None = None) -> tf.Tensor:
+        own = None if labels is None else self.classes(labels)
+        if not training or own is None:
+            return self.logits_for(embeddings, self.kernel, None)
+        if self.sampled_classes is not None:
+            raise ValueError(
+                f"sampled_classes={self.sampled_classes}: in training this layer has no logits of all "
+                f"{self.num_classes} classes. Train by its objective: EmbeddingModel(encoder, head=head), or "
+                "head.per_anchor(embeddings, labels, training=True) in a loop of your own."
+            )
+        return self.logits_for(embeddings, self.kernel, own)
+
+    @abc.abstractmethod
+    def logits_for(self, embeddings: tf.Tensor, weights: Any, own: tf.Tensor | None) -> tf.Tensor:
+        """Logits `[B, N]` of N classes.
+
+        Args:
+            embeddings: `[B, D]`.
+            weights: `[N * sub_centers, D]`, those of the classes.
+            own: `[B]`, which of the N is the class of each embedding, in training; else None.
+        """
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training and self.sampled_classes is not None:
+            return self._over_sample(tf.convert_to_tensor(embeddings), self.classes(labels), self.sampled_classes)
         logits = self(embeddings, labels, training=training)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self.classes(labels), logits=logits)
 
     def compute_output_shape(self, input_shape: Any, *_: Any, **__: Any) -> Any:
         return (input_shape[0], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sampled_classes": self.sampled_classes, "seed": self.seed}
+
+    def _over_sample(self, embeddings: tf.Tensor, labels: tf.Tensor, size: int) -> tf.Tensor:
+        if not self.built:
+            self.build(embeddings.shape)
+        # Where XLA has left the check of labels out, they must not lead anywhere.
+        inside = tf.clip_by_value(labels, 0, self.num_classes - 1)
+        step = tf.convert_to_tensor(self.draws)
+        self.draws.assign(step + 1)
+        sample = draw_classes(inside, size, self.num_classes, self.seed, step)
+        rows = sample.classes
+        if self.sub_centers > 1:
+            rows = tf.reshape(rows[:, None] * self.sub_centers + tf.range(self.sub_centers, dtype=rows.dtype), [-1])
+        logits = self.logits_for(tf.cast(embeddings, self.compute_dtype), rows_of(self.kernel, rows), sample.own)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=sample.own, logits=logits)
+        return nan_outside(values, labels, self.num_classes)
+
+
+def _check_sampled(sampled_classes: Any, num_classes: int) -> int | None:
+    if sampled_classes is None:
+        return None
+    hint = f"at most num_classes={num_classes}, or None for all of them in every step"
+    count = check_count("sampled_classes", sampled_classes, 2, hint)
+    if count > num_classes:
+        raise ValueError(f"sampled_classes={count}: expected an integer >= 2, {hint}.")
+    return count
 
 
 def check_count(argument: str, value: Any, least: int, hint: str = "") -> int:
