@@ -113,11 +113,14 @@ class NPairLoss(PairLoss):
         negative = negative_mask(of_pair) & exists[:, None] & exists[None, :]
         rows, _, scale = _scaled(embeddings, embeddings)
         a, p = tf.unstack(tf.gather(rows, tf.stack([first, second])))
-        logits = scale * tf.matmul(a, p, transpose_b=True)
+        # The factor on the rows, not on the matrix: of what is n x n, each step counts.
+        logits = tf.matmul(scale * a, p, transpose_b=True)
         if self.variant == "mc":
             # One's own positive and the negatives; in a row that is masked altogether, the first alone, without any loss.
+            # Added, since the gradient of a choice is another n x n: e^(what is far below) is 0 and so is its slope.
             kept_columns = tf.linalg.set_diag(negative, tf.ones_like(exists))
-            logits = tf.where(kept_columns, logits, tf.constant(logits.dtype.min / 2, logits.dtype))
+            lowest = tf.constant(logits.dtype.min / 2, logits.dtype)
+            logits += lowest * (1 - tf.cast(kept_columns, logits.dtype))
             values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.range(tf.shape(first)[0]), logits=logits)
         else:
             x = tf.stop_gradient(logits)
