@@ -53,7 +53,7 @@ $(KERAS2): pyproject.toml constraints/keras2.txt
 $(PEERS):
 	test -x .venv-peers/bin/python || $(PYTHON311) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check pytorch-metric-learning==2.9.0
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check pytorch-metric-learning==2.9.0 faiss-cpu==1.15.1
 	touch $@
 
 clean:
