@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._compat import rows_of
+from tfdml._compat import KERAS_3, rows_of
 from tfdml.layers._class_sample import first_of_each
 
 __all__ = ["LazyAdam", "LazySGD"]
@@ -142,6 +142,9 @@ def _summed(gradient: tf.IndexedSlices, dtype: Any) -> tuple[tf.Tensor, tf.Tenso
     Replicas hand in theirs one behind the other, and Keras 3 does not add them up. No two writes of a row may then differ.
     """
     rows = gradient.indices
+    if not KERAS_3:
+        # Keras 2 has added them up.
+        return rows, tf.cast(gradient.values, dtype)
     first = first_of_each(rows)
     sums = tf.math.unsorted_segment_sum(tf.cast(gradient.values, dtype), first, tf.size(rows))
     return rows, tf.gather(sums, first)
