@@ -7,9 +7,6 @@ ends with its vector. That is checked here, and lets NumPy map the vectors witho
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import annoy
 import numpy as np
 import numpy.typing as npt
 
+from tfdml.index._files import check_bytes
 from tfdml.index.base import Floats, IndexFormatError
 
 ANNOY_METRIC: dict[str, Any] = {"cosine": "angular", "euclidean": "euclidean"}
@@ -41,15 +39,7 @@ def write(rows: Floats, metric: str, trees: int, seed: int, path: Path) -> None:
 
 def check(path: Path, dimension: int, metric: str, count: int, size: int, digest: str | None) -> Floats:
     """The items' vectors; `IndexFormatError` unless the file is, byte for byte, what is expected. Annoy is not asked."""
-    if not path.is_file():
-        raise IndexFormatError(f"{path}: the index file does not exist, or is no file.")
-    actual = path.stat().st_size
-    if actual != size:
-        raise IndexFormatError(f"{path}: {actual} bytes, expected {size}. The file is truncated or another one.")
-    if digest is not None:
-        found = sha256(path)
-        if found != digest:
-            raise IndexFormatError(f"{path}: SHA-256 {found}, expected {digest}. The file is damaged or another one.")
+    check_bytes(path, size, digest)
     return map_items(path, dimension, metric, count)
 
 
@@ -133,42 +123,3 @@ def self_test(forest: Any, vectors: Floats, count: int, trees: int, path: Path, 
         nearest = vectors[found].astype(np.float64) - vector
         if np.einsum("nd,nd->n", nearest, nearest).min() > 0:
             raise IndexFormatError(f"{path}: item {number} does not find itself. The trees are damaged.")
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def copy_atomically(source: Path, target: Path) -> str:
-    """Copies, flushes to the disk and renames; returns the SHA-256 of what was written. On failure `target` is as before."""
-    digest = hashlib.sha256()
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with open(source, "rb") as reader, os.fdopen(handle, "wb") as writer:
-            while chunk := reader.read(_CHUNK):
-                digest.update(chunk)
-                writer.write(chunk)
-            writer.flush()
-            os.fsync(writer.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

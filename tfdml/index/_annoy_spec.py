@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfdml.index._record import read_record
 from tfdml.index.base import METRICS, IndexFormatError
 
 
@@ -55,24 +56,7 @@ class AnnoySpec:
         Raises:
             IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
         """
-        expected: dict[str, type] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(cls)}
-        if not isinstance(record, Mapping):
-            raise IndexFormatError(f"index record: expected a mapping, received {type(record).__name__}.")
-        missing, unknown = sorted(expected.keys() - record.keys()), sorted(map(str, record.keys() - expected.keys()))
-        if missing or unknown:
-            raise IndexFormatError(f"index record: missing keys {missing}, unknown keys {unknown}.")
-        for key, kind in expected.items():
-            value = record[key]
-            good = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-            if not good:
-                raise IndexFormatError(f"index record: {key}={value!r}, expected {kind.__name__}.")
-        spec = cls(**dict(record))
-        for key in ("dimension", "count", "trees", "search_k", "recall_at", "bytes"):
-            if getattr(spec, key) < 1:
-                raise IndexFormatError(f"index record: {key}={getattr(spec, key)}, expected a number >= 1.")
-        for key in ("recall", "recall_asked"):
-            if not 0 <= getattr(spec, key) <= 1:
-                raise IndexFormatError(f"index record: {key}={getattr(spec, key)}, expected a share from 0 to 1.")
+        spec = read_record(cls, record, positive=("dimension", "count", "trees", "search_k", "recall_at", "bytes"))
         if spec.metric not in METRICS or spec.backend != "annoy":
             raise IndexFormatError(
                 f"index record: backend={spec.backend!r} with metric={spec.metric!r}; this reader knows 'annoy' with "

@@ -87,3 +87,8 @@ class PackedIds(Sequence[str]):
         suspects = [self._one(number) for number in np.flatnonzero(np.isin(hashes, twice)).tolist()]
         if len(set(suspects)) != len(suspects):
             check_ids(list(self), len(self))
+
+
+def packed_ids(ids: Iterable[Any], count: int) -> PackedIds:
+    """`ids` as `PackedIds`, checked to be `count` different strings."""
+    return ids if isinstance(ids, PackedIds) and len(ids) == count else PackedIds(check_ids(ids, count))

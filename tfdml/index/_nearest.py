@@ -255,6 +255,15 @@ def k_smallest(values: Doubles, k: int) -> tuple[Integers, Doubles]:
     return chosen, values[chosen]
 
 
+def squared_distances(vectors: Floats, numbers: Integers, query: Floats, step: int = 65536) -> Doubles:
+    """Of one query to the rows of the given numbers, from float64 differences."""
+    result = np.empty(len(numbers))
+    for start in range(0, len(numbers), step):
+        difference = np.subtract(vectors[numbers[start : start + step]], query, dtype=np.float64)
+        np.einsum("nd,nd->n", difference, difference, out=result[start : start + step])
+    return result
+
+
 def _excluded(exclude: Integers | Exclude | None, part: slice) -> tuple[Integers, Integers]:
     if callable(exclude):
         return exclude(part)

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from tfdml._checks import check_choice
 from tfdml.index import _annoy_file
-from tfdml.index._annoy_recall import choose_search_k
 from tfdml.index._annoy_spec import AnnoySpec
-from tfdml.index._ids import PackedIds
-from tfdml.index._nearest import k_smallest
+from tfdml.index._files import copy_atomically, sha256
+from tfdml.index._ids import PackedIds, packed_ids
+from tfdml.index._nearest import k_smallest, squared_distances
+from tfdml.index._recall import check_recall, check_seed, check_width, choose_search_k
 from tfdml.index.base import (
     METRICS,
     Floats,
     IndexFormatError,
     SearchResult,
-    check_ids,
     check_k,
     check_queries,
     check_vectors,
@@ -106,15 +106,12 @@ class AnnoyIndex:
             ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names the best recall).
         """
         check_choice("metric", metric, METRICS)
-        if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
-            raise ValueError(f"recall={recall!r}: expected a share above 0 and up to 1, such as 0.95.")
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1.")
+        check_recall(recall)
+        check_seed(seed)
         rows = check_vectors(vectors, metric)
-        names = _packed(ids, len(rows))
+        names = packed_ids(ids, len(rows))
         forest = number_of_trees(trees, len(rows))
-        if search_k is not None and (isinstance(search_k, bool) or search_k < 1):
-            raise ValueError(f"search_k={search_k!r}: expected a whole number >= 1, or None to choose it.")
+        check_width(search_k)
         asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
 
         if asked is not None and len(asked) == 0:
@@ -138,7 +135,7 @@ class AnnoyIndex:
             recall_asked=float(recall),
             recall=chosen.recall,
             recall_queries=chosen.queries,
-            sha256=_annoy_file.sha256(index._path),
+            sha256=sha256(index._path),
         )
         return index
 
@@ -204,14 +201,14 @@ class AnnoyIndex:
         vectors = _annoy_file.check(
             file, spec.dimension, spec.metric, spec.count, spec.bytes, spec.sha256 if checksum else None
         )
-        return cls(file, spec, _packed(ids, spec.count), vectors, prefault=prefault)
+        return cls(file, spec, packed_ids(ids, spec.count), vectors, prefault=prefault)
 
     def save(self, path: str | os.PathLike[str]) -> AnnoySpec:
         """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
 
         The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
         """
-        digest = _annoy_file.copy_atomically(self._path, Path(path))
+        digest = copy_atomically(self._path, Path(path))
         if digest != self._spec.sha256:
             raise IndexFormatError(f"{self._path}: the index changed on the disk since it was built or opened.")
         return self._spec
@@ -227,6 +224,11 @@ class AnnoyIndex:
     @property
     def metric(self) -> str:
         return self._spec.metric
+
+    @property
+    def kind(self) -> str:
+        """`"annoy"`."""
+        return self._spec.backend
 
     @property
     def ids(self) -> Sequence[str]:
@@ -258,7 +260,7 @@ class AnnoyIndex:
         squared = np.empty((len(batch), k))
         for row, query in enumerate(batch):
             candidates = self._candidates(query, k, width)
-            distances = _squared_distances(self._vectors, candidates, query)
+            distances = squared_distances(self._vectors, candidates, query)
             order, squared[row] = k_smallest(distances, k)
             numbers[row] = candidates[order]
         return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
@@ -296,10 +298,6 @@ class AnnoyIndex:
         )
 
 
-def _packed(ids: Iterable[Any], count: int) -> PackedIds:
-    return ids if isinstance(ids, PackedIds) and len(ids) == count else PackedIds(check_ids(ids, count))
-
-
 def number_of_trees(trees: object, count: int) -> int:
     """How many trees `AnnoyIndex.build` builds over `count` vectors."""
     if trees == "auto":
@@ -307,13 +305,3 @@ def number_of_trees(trees: object, count: int) -> int:
     if isinstance(trees, bool) or not isinstance(trees, (int, np.integer)) or trees < 1:
         raise ValueError(f"trees={trees!r}: expected a whole number >= 1, or 'auto'.")
     return int(trees)
-
-
-def _squared_distances(
-    vectors: Floats, numbers: npt.NDArray[np.int64], query: Floats, step: int = 65536
-) -> npt.NDArray[np.float64]:
-    result = np.empty(len(numbers))
-    for start in range(0, len(numbers), step):
-        difference = np.subtract(vectors[numbers[start : start + step]], query, dtype=np.float64)
-        np.einsum("nd,nd->n", difference, difference, out=result[start : start + step])
-    return result

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfdml.index import ExactIndex, SearchResult
-from tfdml.index._annoy_recall import Sample, choose_search_k
+from tfdml.index._recall import Sample, choose_search_k
 from tfdml.index.base import check_vectors
 
 

@@ -1,9 +1,10 @@
 """How many candidates must a search look at? Measured, not guessed.
 
-An item of the gallery is an easy query: the trees were split around it. Queries that the trees have never seen find less (a
-point or two of recall on random vectors). So `search_k` is chosen on a twin: a forest of the same kind that was built without
-some of the items, which then are the queries. Half of them choose, the other half confirm, so that the recall that is reported
-is not the one that was picked for being high enough. The index itself is measured too, on its own items.
+An item of the gallery is an easy query: the trees were split around it, the centres of lists lie near it. Queries that an index
+has never seen find less (a point or two of recall on random vectors). So `search_k` is chosen on a twin: an index of the same
+kind that was built without some of the items, which then are the queries. Half of them choose, the other half confirm, so that
+the recall that is reported is not the one that was picked for being high enough. The index itself is measured too, on its own
+items.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class ChosenWidth(NamedTuple):
     queries: int
 
 
-class Forest(Protocol):
+class Tunable(Protocol):
     """What is measured."""
 
     @property
@@ -37,29 +38,32 @@ class Forest(Protocol):
 
 
 def choose_search_k(
-    index: Forest,
+    index: Tunable,
     rows: Floats,
     queries: Floats | None,
-    twin_of: Callable[[Floats], Forest],
+    twin_of: Callable[[Floats], Tunable],
     *,
     asked: float,
     fixed: int | None,
     trees: int,
     at: int,
     seed: int,
+    way_out: str = "Build more trees, allow a larger search_k, or ask for less.",
 ) -> ChosenWidth:
     """The smallest `search_k`, to about a tenth, whose recall is at least `asked`.
 
     Args:
-        index: the forest over `rows`.
+        index: the index over `rows`.
         rows: what `index` holds.
         queries: the caller's own, else items that a twin of the index has not seen.
-        twin_of: builds a forest of the same kind over other rows.
+        twin_of: builds an index of the same kind over other rows.
         asked: the recall to reach, in (0, 1].
         fixed: a given `search_k`, which is measured only.
-        trees: number of trees; with `len(rows) * trees` candidates Annoy opens every leaf.
+        trees: number of trees; with `len(rows) * trees` candidates Annoy opens every leaf. 1 for an index without trees, which
+            looks at everything with `len(rows)` candidates.
         at: number of neighbours that are counted.
         seed: of the sample.
+        way_out: what the error advises.
 
     Raises:
         ValueError: if the recall is not reached.
@@ -92,8 +96,8 @@ def choose_search_k(
     while (reached := min(check.recall(high), own.recall(high))) < asked:
         if fixed is not None or high >= everything:
             raise ValueError(
-                f"recall={asked}: search_k={high} with {trees} trees reaches a recall@{at} of {reached:.3f} against exact "
-                "search. Build more trees, allow a larger search_k, or ask for less."
+                f"recall={asked}: search_k={high}{f' with {trees} trees' if trees > 1 else ''} reaches a recall@{at} of "
+                f"{reached:.3f} against exact search. {way_out}"
             )
         high = min(high + max(1, high // 8), everything)
     return ChosenWidth(high if fixed else max(high, at), reached, len(check.queries))
@@ -102,7 +106,7 @@ def choose_search_k(
 class Sample:
     """Queries with their exact neighbours. `items`: the numbers of queries that are items, and no answers to themselves."""
 
-    def __init__(self, index: Forest, rows: Floats, queries: Floats, at: int, items: Integers | None = None) -> None:
+    def __init__(self, index: Tunable, rows: Floats, queries: Floats, at: int, items: Integers | None = None) -> None:
         self.queries = queries
         self._index, self._items = index, items
         self._k = min(at, len(rows) - (items is not None)) or 1  # a single item is its own answer
@@ -125,3 +129,20 @@ def _halves(queries: Floats) -> tuple[Floats, Floats]:
     """Of a single query, twice the same."""
     middle = len(queries) // 2
     return (queries[:middle], queries[middle:]) if middle else (queries, queries)
+
+
+def check_recall(recall: object) -> None:
+    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise ValueError(f"recall={recall!r}: expected a share above 0 and up to 1, such as 0.95.")
+
+
+def check_seed(seed: object, limit: int = 2**32) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < limit:
+        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to {limit - 1}.")
+
+
+def check_width(search_k: object) -> None:
+    if search_k is None:
+        return
+    if isinstance(search_k, bool) or not isinstance(search_k, (int, np.integer)) or search_k < 1:
+        raise ValueError(f"search_k={search_k!r}: expected a whole number >= 1, or None to choose it.")

@@ -1,0 +1,173 @@
+"""The file of `FaissIndex`: FAISS's own bytes, filled up to whole pages, and behind them all vectors as float32.
+
+FAISS reads its part and stops, so it opens the file as its own. The vectors are mapped by NumPy: they put what FAISS finds in
+exact order, also where FAISS holds short codes only, and they are what a search with a filter compares. A flat index has no
+part of FAISS's: its kernels search the mapped vectors themselves.
+
+Distances are squared Euclidean throughout. Cosine is the same thing on vectors of length 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfdml.index._faiss_spec import FaissSpec
+from tfdml.index.base import Floats, IndexFormatError
+
+_PAGE = 4096
+_CHUNK = 1 << 22
+_TRAINING_ROWS_PER_LIST = 64
+_TRAINING_ROWS_OF_CODES = 65_536
+_EF_CONSTRUCTION = 80
+_CLASSES = {
+    "hnsw": "IndexHNSWFlat",
+    "ivf": "IndexIVFFlat",
+    "ivf_sq": "IndexIVFScalarQuantizer",
+    "ivf_pq": "IndexIVFPQ",
+}
+
+
+def import_faiss() -> Any:
+    """FAISS, which is asked for only where it is needed."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            f"this index needs FAISS, which cannot be imported here ({error}). Install it: pip install 'tfdml[faiss]'"
+        ) from error
+    return faiss
+
+
+def write(rows: Floats, kind: str, lists: int, links: int, code_bytes: int, seed: int, path: Path) -> int:
+    """Builds the index and writes the file. Returns where the vectors begin."""
+    faiss = import_faiss()
+    path.write_bytes(b"")
+    if kind != "flat":
+        faiss.write_index(_grown(faiss, rows, kind, lists, links, code_bytes, seed), str(path))
+    with open(path, "ab") as file:
+        file.write(bytes(-file.tell() % _PAGE))
+        start = file.tell()
+        rows.astype("<f4", copy=False).tofile(file)
+    return start
+
+
+def _grown(faiss: Any, rows: Floats, kind: str, lists: int, links: int, code_bytes: int, seed: int) -> Any:
+    dimension = rows.shape[1]
+    if kind == "hnsw":
+        graph = faiss.IndexHNSWFlat(dimension, links)
+        graph.hnsw.efConstruction = _EF_CONSTRUCTION
+        graph.add(rows)
+        return graph
+    centres = faiss.IndexFlatL2(dimension)
+    if kind == "ivf":
+        index = faiss.IndexIVFFlat(centres, dimension, lists)
+    elif kind == "ivf_sq":
+        index = faiss.IndexIVFScalarQuantizer(centres, dimension, lists, faiss.ScalarQuantizer.QT_8bit)
+    else:
+        index = faiss.IndexIVFPQ(centres, dimension, lists, code_bytes, 8)
+        index.pq.cp.seed = seed
+        index.pq.cp.max_points_per_centroid = _TRAINING_ROWS_OF_CODES // 256
+    index.cp.seed = seed
+    index.cp.min_points_per_centroid = 1  # it only warns
+    index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_LIST
+    wanted = max(lists * _TRAINING_ROWS_PER_LIST, _TRAINING_ROWS_OF_CODES)
+    sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted]) if wanted < len(rows) else slice(None)
+    index.train(rows[sample])
+    index.add(rows)
+    return index
+
+
+def map_vectors(path: Path, spec: FaissSpec) -> Floats:
+    """The items' vectors `[count, dimension]`, mapped read-only: finite, and of length 1 under cosine."""
+    shape = (spec.count, spec.dimension)
+    vectors: Floats = np.asarray(np.memmap(path, dtype="<f4", mode="r", offset=spec.vectors_at, shape=shape))
+    step = max(1, _CHUNK // (4 * spec.dimension))
+    for start in range(0, spec.count, step):
+        block = vectors[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+        if not np.isfinite(lengths).all():
+            raise IndexFormatError(f"{path}: a vector holds NaN or infinity.")
+        if spec.metric == "cosine" and np.abs(lengths - 1).max() > 1e-3:
+            raise IndexFormatError(f"{path}: the metric is cosine, but its vectors are not of length 1.")
+    return vectors
+
+
+def open_structure(path: Path, spec: FaissSpec, prefault: bool) -> Any:
+    """FAISS's part, after making sure that it is what the record says. None for a flat index, which has none.
+
+    Graph and lists stay in the file and are mapped; with `prefault` they are read into memory.
+    """
+    faiss = import_faiss()
+    if spec.kind == "flat":
+        return None
+    if spec.vectors_at == 0:
+        raise IndexFormatError(f"{path}: FAISS's part is missing.")
+    mapped = faiss.IO_FLAG_MMAP_IFC if spec.kind == "hnsw" else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    try:
+        index = faiss.read_index(str(path), 0 if prefault else mapped)
+    except (RuntimeError, MemoryError) as error:
+        raise IndexFormatError(f"{path}: FAISS cannot read it: {_short(error)}") from error
+    expected = f"a FAISS index of {spec.count} items with dimension={spec.dimension} and kind={spec.kind!r}"
+    fits = (
+        type(index).__name__ == _CLASSES[spec.kind]
+        and (index.d, index.ntotal) == (spec.dimension, spec.count)
+        and index.metric_type == faiss.METRIC_L2
+        and index.is_trained
+        and (_graph_fits(faiss, index, spec) if spec.kind == "hnsw" else _lists_fit(faiss, index, spec))
+    )
+    if not fits:
+        raise IndexFormatError(f"{path}: this is not {expected}.")
+    return index
+
+
+def _graph_fits(faiss: Any, index: Any, spec: FaissSpec) -> bool:
+    """Every number by which a search finds its way through the graph is one of the graph."""
+    graph, storage = index.hnsw, faiss.downcast_index(index.storage)
+    levels, offsets = faiss.vector_to_array(graph.levels), faiss.vector_to_array(graph.offsets)
+    neighbours = faiss.vector_to_array(graph.neighbors)
+    return bool(
+        (storage.d, storage.ntotal) == (spec.dimension, spec.count)
+        and graph.nb_neighbors(0) == 2 * spec.links
+        and len(levels) == spec.count
+        and len(offsets) == spec.count + 1
+        and offsets[0] == 0
+        and offsets[-1] == len(neighbours)
+        and (np.diff(offsets.astype(np.int64)) > 0).all()
+        and neighbours.min() >= -1
+        and neighbours.max() < spec.count
+        and 0 <= graph.entry_point < spec.count
+        and levels[graph.entry_point] == graph.max_level + 1
+    )
+
+
+def _lists_fit(faiss: Any, index: Any, spec: FaissSpec) -> bool:
+    """The lists hold every item once."""
+    centres, lists = index.quantizer, faiss.downcast_InvertedLists(index.invlists)
+    if (index.nlist, centres.ntotal, centres.d) != (spec.lists, spec.lists, spec.dimension):
+        return False
+    if spec.kind == "ivf_pq" and spec.code_bytes != index.pq.M:
+        return False
+    seen = np.zeros(spec.count, bool)
+    total = 0
+    for number in range(spec.lists):
+        size = lists.list_size(number)
+        total += size
+        if total > spec.count:
+            return False
+        if size:
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            if ids.min() < 0 or ids.max() >= spec.count:
+                return False
+            seen[ids] = True
+    if hasattr(lists, "prefetch_nthread"):
+        lists.prefetch_nthread = 0  # starting threads for each search costs more than the pages that they fetch
+    return bool(total == spec.count and seen.all())
+
+
+def _short(error: BaseException) -> str:
+    """FAISS's message without the function and the line that it comes from."""
+    return (str(error).rsplit("Error: ", 1)[-1] or type(error).__name__)[:200]

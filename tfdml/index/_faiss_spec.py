@@ -1,0 +1,143 @@
+"""The record that belongs to a file of `FaissIndex`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfdml._checks import check_choice, check_positive
+from tfdml.index._record import read_record
+from tfdml.index.base import METRICS, IndexFormatError
+
+FAISS_KINDS = ("flat", "hnsw", "ivf", "ivf_sq", "ivf_pq")
+_FEWEST_FOR_CODES = 1024
+_LINKS = 16
+
+
+@dataclass(frozen=True)
+class FaissSpec:
+    """What a reader must know of the file before it lets FAISS open it.
+
+    Attributes:
+        dimension: length of the vectors.
+        metric: `"cosine"` or `"euclidean"`.
+        count: number of items.
+        kind: one of `FAISS_KINDS`.
+        lists: number of inverted lists; 0 where there are none.
+        links: HNSW's links of an item (M; twice as many on the lowest layer); 0 without a graph.
+        code_bytes: bytes of an item's product code; 0 without one.
+        seed: of the clustering.
+        search_k: how many items a search looks at, chosen for the asked recall.
+        recall_asked: share of the true neighbours that was asked for.
+        recall: the share measured against exact search, on queries that the index has not seen and that `search_k` was not
+            chosen on.
+        recall_at: at how many neighbours.
+        recall_queries: on how many queries.
+        vectors_at: where in the file the vectors begin.
+        sha256: checksum of the file.
+        bytes: its size.
+        backend: always `"faiss"`.
+    """
+
+    dimension: int
+    metric: str
+    count: int
+    kind: str
+    lists: int
+    links: int
+    code_bytes: int
+    seed: int
+    search_k: int
+    recall_asked: float
+    recall: float
+    recall_at: int
+    recall_queries: int
+    vectors_at: int
+    sha256: str
+    bytes: int
+    backend: str = "faiss"
+
+    def as_dict(self) -> dict[str, Any]:
+        """A dict that JSON can hold; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> FaissSpec:
+        """Reads what `as_dict` wrote.
+
+        Raises:
+            IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
+        """
+        spec = read_record(cls, record, positive=("dimension", "count", "search_k", "recall_at", "bytes"))
+        if spec.metric not in METRICS or spec.backend != "faiss" or spec.kind not in FAISS_KINDS:
+            raise IndexFormatError(
+                f"index record: backend={spec.backend!r}, kind={spec.kind!r} with metric={spec.metric!r}; this reader knows "
+                f"'faiss', {', '.join(map(repr, FAISS_KINDS))}, with {' or '.join(map(repr, METRICS))}."
+            )
+        if spec.bytes != spec.vectors_at + 4 * spec.count * spec.dimension or spec.vectors_at < 0 or spec.vectors_at % 64:
+            raise IndexFormatError(
+                f"index record: {spec.count} vectors of dimension {spec.dimension} from byte {spec.vectors_at} on do not make "
+                f"{spec.bytes} bytes."
+            )
+        for key, used in {
+            "lists": spec.kind.startswith("ivf"),
+            "links": spec.kind == "hnsw",
+            "code_bytes": spec.kind == "ivf_pq",
+        }.items():
+            if (getattr(spec, key) > 0) != used:
+                raise IndexFormatError(f"index record: {key}={getattr(spec, key)} with kind={spec.kind!r}.")
+        return spec
+
+
+def sized(
+    kind: str, count: int, dimension: int, lists: int | str, links: int | str, code_bytes: int | str
+) -> tuple[int, int, int]:
+    """Lists, links and code bytes of an index of this kind, each 0 where the kind has none.
+
+    Raises:
+        ValueError: for an unknown kind, a setting that the kind has not, or one that does not fit the vectors.
+    """
+    check_choice("kind", kind, FAISS_KINDS)
+    users = {
+        "lists": [one for one in FAISS_KINDS if one.startswith("ivf")],
+        "links": ["hnsw"],
+        "code_bytes": ["ivf_pq"],
+    }
+    for name, value in {"lists": lists, "links": links, "code_bytes": code_bytes}.items():
+        if value == "auto":
+            continue
+        if isinstance(value, str):
+            raise ValueError(f"{name}={value!r}: expected a whole number >= 1, or 'auto'.")
+        check_positive(name, value)
+        if kind not in users[name]:
+            raise ValueError(f"{name}={value}: kind={kind!r} has none. Leave it out, or take kind={users[name][0]!r}.")
+    if kind == "ivf_pq" and count < _FEWEST_FOR_CODES:
+        raise ValueError(
+            f"kind='ivf_pq': {count} items are too few to train product codes on. Expected {_FEWEST_FOR_CODES} or more; "
+            "take kind='flat', which compares them all."
+        )
+    if kind == "hnsw":
+        chosen = _LINKS if links == "auto" else int(links)
+        if chosen < 2:
+            raise ValueError(f"links={chosen}: a graph needs 2 or more for each item.")
+        return 0, chosen, 0
+    if not kind.startswith("ivf"):
+        return 0, 0, 0
+    many = int(np.clip(round(4 * np.sqrt(count)), 1, max(1, count // 16))) if lists == "auto" else int(lists)
+    if many > count:
+        raise ValueError(f"lists={many}: more than there are items ({count}). Expected some 4 sqrt(items), or 'auto'.")
+    if kind != "ivf_pq":
+        return many, 0, 0
+    parts = _code_bytes(dimension) if code_bytes == "auto" else int(code_bytes)
+    if dimension % parts:
+        divisors = [one for one in range(1, dimension + 1) if dimension % one == 0]
+        raise ValueError(f"code_bytes={parts}: does not divide the dimension {dimension}. Expected one of {divisors}.")
+    return many, 0, parts
+
+
+def _code_bytes(dimension: int) -> int:
+    """A byte for four dimensions; where that does not come out, for fewer."""
+    return next(one for one in range(max(1, dimension // 4), dimension + 1) if dimension % one == 0)

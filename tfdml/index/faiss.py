@@ -1,0 +1,364 @@
+"""Search with FAISS: flat, by a graph, or in inverted lists that stay on the disk, in one memory-mapped file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfdml._checks import check_choice
+from tfdml.index import _faiss_file
+from tfdml.index._faiss_spec import FaissSpec, sized
+from tfdml.index._files import check_bytes, copy_atomically, sha256
+from tfdml.index._ids import PackedIds, packed_ids
+from tfdml.index._nearest import k_smallest, squared_distances
+from tfdml.index._recall import check_recall, check_seed, check_width, choose_search_k
+from tfdml.index.base import (
+    METRICS,
+    Floats,
+    IndexFormatError,
+    Integers,
+    SearchResult,
+    check_k,
+    check_queries,
+    check_vectors,
+)
+from tfdml.index.exact import distances_from_squares
+
+# Product codes are coarse: so small a part of what was looked at is compared by the vectors themselves.
+_COMPARED_OF_CODES = 16
+_FEWEST_TESTED = 256
+
+
+class FaissIndex:
+    """Nearest neighbours with FAISS, behind the same protocol, file rules and recall measurement as `AnnoyIndex`.
+
+    | kind | what a search does | memory that a search keeps warm, bytes an item |
+    |---|---|---|
+    | `"flat"` | compares all vectors | 4 D |
+    | `"hnsw"` | follows a graph of near items | 4 D + 8 links |
+    | `"ivf"` | compares the vectors of the nearest lists | 4 D + 8 |
+    | `"ivf_sq"` | the same with 8 bits for a number | D + 8 |
+    | `"ivf_pq"` | the same with product codes of `code_bytes` | code_bytes + 8 |
+
+    `build` measures how many items a search must look at (`search_k`) to return the asked share of the true neighbours to
+    queries that the index has not seen. The file also holds the vectors themselves. What FAISS finds is put in order by exact
+    float64 differences from them, so codes cost no precision in what is returned, and near-duplicates come in the right order.
+    Of the vectors a search reads only the rows that it compares, so they may be far larger than the memory.
+
+    Opened, graph and lists are mapped from the file (the lists are FAISS's on-disk lists), and processes share them. Nothing
+    changes after build or load: any number of threads may search at once.
+
+    Needs FAISS: `pip install 'tfdml[faiss]'`.
+
+    Example:
+        >>> import numpy as np, os, tempfile
+        >>> from tfdml.index import FaissIndex
+        >>> vectors = np.random.default_rng(0).normal(size=(500, 16))
+        >>> ids = [f"item-{i}" for i in range(500)]
+        >>> index = FaissIndex.build(vectors, ids, metric="cosine", kind="hnsw", recall=0.9)
+        >>> bool(index.search(vectors[7], k=3).ids[0, 0] == "item-7")
+        True
+        >>> path = os.path.join(tempfile.mkdtemp(), "index.faiss")
+        >>> spec = index.save(path)
+        >>> again = FaissIndex.load(path, spec, ids)
+        >>> len(again), again.spec.recall >= 0.9
+        (500, True)
+
+    References:
+        Douze et al., The Faiss library, 2024: https://arxiv.org/abs/2401.08281
+        Malkov and Yashunin, HNSW, 2016: https://arxiv.org/abs/1603.09320
+        Jegou, Douze and Schmid, product quantisation, 2011: https://doi.org/10.1109/TPAMI.2010.57
+    """
+
+    def __init__(self, path: Path, spec: FaissSpec, ids: PackedIds, *, prefault: bool, keep: object = None) -> None:
+        # Private: use build or load. The file's size is that of `spec` when this runs.
+        self._path, self._spec, self._ids = path, spec, ids
+        self._keep = keep  # the temporary folder of an index that was built and not yet saved
+        self._faiss = _faiss_file.import_faiss()
+        self._vectors = _faiss_file.map_vectors(path, spec)
+        if prefault:
+            self._vectors = self._vectors.copy()
+        self._structure = _faiss_file.open_structure(path, spec, prefault)
+        self._self_test()
+
+    @classmethod
+    def build(
+        cls,
+        vectors: npt.ArrayLike,
+        ids: Iterable[Any],
+        metric: str = "cosine",
+        *,
+        kind: str = "hnsw",
+        lists: int | str = "auto",
+        links: int | str = "auto",
+        code_bytes: int | str = "auto",
+        seed: int = 0,
+        recall: float = 0.95,
+        queries: npt.ArrayLike | None = None,
+        search_k: int | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> FaissIndex:
+        """Builds the index, tests it, and chooses `search_k` for the asked recall.
+
+        Args:
+            vectors: `[N, D]`, finite; under cosine none may be zero.
+            ids: N different strings.
+            metric: `"cosine"` or `"euclidean"`.
+            kind: `"flat"`, `"hnsw"`, `"ivf"`, `"ivf_sq"` or `"ivf_pq"`.
+            lists: of an inverted file. `"auto"`: 4 sqrt(N).
+            links: of an item in the graph, HNSW's M. `"auto"`: 16.
+            code_bytes: of an item's product code, a divisor of D. `"auto"`: one for 4 dimensions, more if that does not divide.
+            seed: of the clustering. (FAISS builds a graph on several cores, and not twice the same.)
+            recall: asked share of the 10 true nearest neighbours that a search returns, in (0, 1].
+            queries: `[Q, D]`, vectors like those that will be asked for, to measure the recall on; up to 512 are used. By
+                default a second index is built without up to 512 of the items, and those are the queries.
+            search_k: fixes the number of items to look at by hand; the recall is then only measured.
+            folder: where the file lies until `save`; default: the system's temporary folder.
+
+        Raises:
+            ImportError: without FAISS.
+            ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names what was).
+        """
+        _faiss_file.import_faiss()
+        check_choice("metric", metric, METRICS)
+        check_recall(recall)
+        check_seed(seed, limit=2**31)
+        check_width(search_k)
+        rows = check_vectors(vectors, metric)
+        names = packed_ids(ids, len(rows))
+        sizes = sized(kind, len(rows), rows.shape[1], lists, links, code_bytes)
+        asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
+        if asked is not None and len(asked) == 0:
+            raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
+
+        index = cls._grow(rows, names, metric, kind, sizes, int(seed), folder)
+        width = search_k if search_k is not None else len(rows) if kind == "flat" else None
+        chosen = choose_search_k(
+            index,
+            rows,
+            asked,
+            lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, kind, sizes, int(seed), folder),
+            asked=float(recall),
+            fixed=width,
+            trees=1,
+            at=index.spec.recall_at,
+            seed=int(seed),
+            way_out="Allow a larger search_k, or leave it out to have it chosen, or ask for less.",
+        )
+        # A graph's search keeps at least as many as are put in exact order, and was measured so.
+        least = _margin(index.spec.recall_at) if kind == "hnsw" and search_k is None else 1
+        index._spec = replace(
+            index.spec,
+            search_k=min(max(chosen.search_k, least), len(rows)),
+            recall_asked=float(recall),
+            recall=chosen.recall,
+            recall_queries=chosen.queries,
+            sha256=sha256(index._path),
+        )
+        return index
+
+    @classmethod
+    def _grow(
+        cls,
+        rows: Floats,
+        ids: PackedIds,
+        metric: str,
+        kind: str,
+        sizes: tuple[int, int, int],
+        seed: int,
+        folder: str | os.PathLike[str] | None,
+    ) -> FaissIndex:
+        """A tested index of which no recall is known yet."""
+        home = tempfile.TemporaryDirectory(prefix=".tfdml-index-", dir=folder, ignore_cleanup_errors=True)
+        path = Path(home.name) / "index.faiss"
+        lists, links, code_bytes = sizes
+        lists = min(lists, len(rows))
+        start = _faiss_file.write(rows, kind, lists, links, code_bytes, seed, path)
+        spec = FaissSpec(
+            dimension=rows.shape[1],
+            metric=metric,
+            count=len(rows),
+            kind=kind,
+            lists=lists,
+            links=links,
+            code_bytes=code_bytes,
+            seed=seed,
+            search_k=1,
+            recall_asked=0.0,
+            recall=0.0,
+            recall_at=max(1, min(10, len(rows) - 1)),
+            recall_queries=0,
+            vectors_at=start,
+            sha256="",
+            bytes=path.stat().st_size,
+        )
+        return cls(path, spec, ids, prefault=False, keep=home)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        spec: FaissSpec | Mapping[str, Any],
+        ids: Iterable[Any],
+        *,
+        prefault: bool = False,
+        checksum: bool = True,
+    ) -> FaissIndex:
+        """Opens a saved index, after making sure that it is the one that `spec` describes.
+
+        Size and SHA-256 are checked before FAISS opens the file; then that its graph or lists are those of these items, and
+        that some items find themselves.
+
+        Args:
+            path: the file.
+            spec: what `save` returned, or its dict.
+            ids: the items' ids in order, as many as `spec.count`.
+            prefault: read everything into memory now instead of mapping it.
+            checksum: False skips the SHA-256 only (for a caller that has computed it just before).
+
+        Raises:
+            ImportError: without FAISS.
+            IndexFormatError: if anything disagrees; it says what.
+            ValueError: for ids that are no strings, not unique, or not as many as there are items.
+        """
+        spec = FaissSpec.from_dict(spec.as_dict() if isinstance(spec, FaissSpec) else spec)
+        file = Path(path)
+        check_bytes(file, spec.bytes, spec.sha256 if checksum else None)
+        return cls(file, spec, packed_ids(ids, spec.count), prefault=prefault)
+
+    def save(self, path: str | os.PathLike[str]) -> FaissSpec:
+        """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
+
+        The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
+        """
+        digest = copy_atomically(self._path, Path(path))
+        if digest != self._spec.sha256:
+            raise IndexFormatError(f"{self._path}: the index changed on the disk since it was built or opened.")
+        return self._spec
+
+    @property
+    def spec(self) -> FaissSpec:
+        return self._spec
+
+    @property
+    def kind(self) -> str:
+        return self._spec.kind
+
+    @property
+    def dimension(self) -> int:
+        return self._spec.dimension
+
+    @property
+    def metric(self) -> str:
+        return self._spec.metric
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def __len__(self) -> int:
+        return self._spec.count
+
+    def vectors(self, numbers: npt.ArrayLike | None = None) -> Floats:
+        """The stored vectors (of length 1 under cosine) of some items, or of all (mapped, read-only)."""
+        return self._vectors if numbers is None else self._vectors[np.asarray(numbers)]
+
+    def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
+        """As `vectors` of some items."""
+        return self._vectors.take(numbers, axis=0)
+
+    def search(self, queries: npt.ArrayLike, k: int = 10, search_k: int | None = None) -> SearchResult:
+        """The k nearest items of each query, as far as the index finds them.
+
+        Args:
+            queries: `[B, D]`, or one query `[D]`.
+            k: 1 to the number of items. For k above `spec.recall_at` the search widens in proportion.
+            search_k: items to look at; default: the number that was chosen for the asked recall. As many as there are items
+                makes the search exact.
+
+        Raises:
+            ValueError: if k is larger than the number of items, if a query holds NaN or infinity, has another dimension, or
+                is zero under cosine.
+        """
+        batch = check_queries(queries, self.dimension, self.metric)
+        k = check_k(k, len(self))
+        width = search_k or -(-self._spec.search_k * max(k, self._spec.recall_at) // self._spec.recall_at)
+        numbers = np.empty((len(batch), k), np.int64)
+        squared = np.empty((len(batch), k))
+        for row, found in enumerate(self._found(batch, k, min(len(self), _margin(k)), width)):
+            distances = squared_distances(self._vectors, found, batch[row])
+            order, squared[row] = k_smallest(distances, k)
+            numbers[row] = found[order]
+        return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
+
+    def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
+        """Numbers of up to `count` items near one query, nearest first by exact differences.
+
+        For whoever passes over some of them, such as a search with a filter; `search` is what finds k neighbours. Nothing is
+        checked here: the query has `dimension` finite numbers, and length 1 under cosine.
+        """
+        vector = np.asarray([query], np.float32)
+        found = self._looked_at(vector, min(count, len(self)), search_k)[0]
+        found = np.sort(found[found >= 0])
+        distances = squared_distances(self._vectors, found, vector[0])
+        return found[np.argsort(distances, kind="stable")[:count]]
+
+    def _found(self, batch: Floats, least: int, wanted: int, width: int) -> list[Integers]:
+        """For each query at least `least` different items, in the order of their numbers."""
+        rows: list[Integers] = []
+        for start in range(0, len(batch), 1024):
+            part = batch[start : start + 1024]
+            for query, found in zip(part, self._looked_at(part, wanted, width), strict=True):
+                wider = width
+                while (found >= 0).sum() < least:  # lists that hold too few, or a part of the graph that nothing leads to
+                    wider = min(4 * max(wider, wanted), len(self))
+                    found = self._looked_at(query[None], wanted, wider)[0]
+                rows.append(np.sort(found[found >= 0]))
+        return rows
+
+    def _looked_at(self, batch: Floats, wanted: int, width: int) -> Integers:
+        """The nearest as FAISS sees them, `wanted` or more columns, -1 where there are fewer."""
+        if self._structure is None or width >= len(self):
+            return np.asarray(self._faiss.knn(batch, self._vectors, wanted)[1])
+        if self.kind == "hnsw":
+            options = self._faiss.SearchParametersHNSW(efSearch=max(width, wanted))
+        else:
+            lists = min(self._spec.lists, -(-max(width, 1) * self._spec.lists // len(self)))
+            options = self._faiss.SearchParametersIVF(nprobe=lists)
+            if self.kind == "ivf_pq":
+                wanted = min(len(self), max(2 * wanted, width // _COMPARED_OF_CODES))
+        return np.asarray(self._structure.search(batch, wanted, params=options)[1])
+
+    def _self_test(self, items: int = 16) -> None:
+        """Searches for some items: n of n neighbours must come back, and most of them find themselves, or a copy."""
+        numbers = np.unique(np.linspace(0, len(self) - 1, items).astype(int))
+        wanted = min(10, len(self))
+        width = max(self._spec.search_k, _FEWEST_TESTED)
+        found = self._found(self._vectors[numbers], wanted, min(len(self), _margin(wanted)), width)
+        for number, ids in zip(numbers, found, strict=True):
+            if len(np.unique(ids)) != len(ids) or ids.max() >= len(self):
+                raise IndexFormatError(f"{self._path}: a search for item {number} returned items twice, or none that exists.")
+        own = [
+            squared_distances(self._vectors, ids, self._vectors[number]).min()
+            for number, ids in zip(numbers, found, strict=True)
+        ]
+        if np.count_nonzero(np.array(own) == 0) < len(numbers) / 2:
+            raise IndexFormatError(f"{self._path}: items do not find themselves. Graph or lists are not those of its vectors.")
+
+    def __repr__(self) -> str:
+        return (
+            f"FaissIndex({len(self)} items, dimension={self.dimension}, metric={self.metric!r}, kind={self.kind!r}, "
+            f"search_k={self._spec.search_k}, recall@{self._spec.recall_at}={self._spec.recall:.3f})"
+        )
+
+
+def _margin(k: int) -> int:
+    """How many are compared exactly for the k nearest: FAISS's own float32 order is wrong among near-duplicates."""
+    return 2 * k + 16
