@@ -34,6 +34,7 @@ class CrossBatchMemory(Head):
 
     Args:
         loss: a `tfdml.losses.PairLoss`, such as `ContrastiveLoss()` or `TripletLoss()`. Its own reduction does not matter.
+            Where batch times memory do not fit: `RowBlocks(loss, rows)`.
         size: number of embeddings kept. The paper goes up to the whole training set.
         weight: of the memory's part, > 0.
         start: the training step from which the memory is used; earlier, embeddings change too fast.

@@ -10,10 +10,13 @@ from tfdml.losses.margin import MarginLoss
 from tfdml.losses.multi_similarity import MultiSimilarityLoss
 from tfdml.losses.n_pair import NPairLoss
 from tfdml.losses.nt_xent import NTXentLoss, SupConLoss
+from tfdml.losses.row_blocks import RowBlocks
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.losses.triplet import TripletLoss
 from tfdml.losses.two_tower import TwoTowerLoss
 
 __all__ = [
+    "AnchorSums",
     "CircleLoss",
     "ContrastiveLoss",
     "EmbeddingLoss",
@@ -23,6 +26,8 @@ __all__ = [
     "NPairLoss",
     "NTXentLoss",
     "PairLoss",
+    "RowBlocks",
+    "SumLoss",
     "SupConLoss",
     "TripletLoss",
     "TwoTowerLoss",

@@ -155,9 +155,14 @@ class PairLoss(EmbeddingLoss):
         place = None if itself is None else not_empty(_places(itself, anchors))
         labels, anchors_, others, references_ = (not_empty(x) for x in (labels, anchors, others, references))
         valid = None if valid is None else not_empty(valid)
-        pairs = Pairs.between(labels, others, valid, place, tf.stop_gradient(anchors_))
-        values = self.compare(pairs, anchors_, references_)[:batch]
+        values = self._between(labels, anchors_, others, references_, valid, place)[:batch]
         return nan_unless_finite(values, anchors, references)
+
+    def _between(
+        self, labels: tf.Tensor, anchors: tf.Tensor, others: tf.Tensor, references: tf.Tensor, valid: Any, itself: Any
+    ) -> tf.Tensor:
+        pairs = Pairs.between(labels, others, valid, itself, tf.stop_gradient(anchors))
+        return self.compare(pairs, anchors, references)
 
 
 def as_labels(y_true: Any, argument: str = "y_true") -> tf.Tensor:

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.losses.base import attach_slopes
 from tfdml.losses.log_sums import log_sum_exp
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class CircleLoss(PairLoss):
+class CircleLoss(SumLoss):
     """Sets all positives of an anchor against all its negatives, each pulled the harder the farther it is from its optimum.
 
     log(1 + sum over n of e^(gamma w_n (s_n - margin)) * sum over p of e^(-gamma w_p (s_p - 1 + margin)))
@@ -55,7 +56,7 @@ class CircleLoss(PairLoss):
         check_positive("gamma", gamma)
         self.margin, self.gamma = margin, gamma
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")
         d = tf.stop_gradient(distances)
         # In distances, s = 1 - d.
@@ -66,7 +67,7 @@ class CircleLoss(PairLoss):
         valid = tf.cast(pairs.complete, d.dtype)
         x = far.value + near.value
         slopes = (valid * tf.sigmoid(x))[:, None] * (far.weights * weights_p - near.weights * weights_n)
-        return mean_over(attach_slopes(distances, valid * tf.nn.softplus(x), slopes), tf.reduce_sum(valid))
+        return [AnchorSums(attach_slopes(distances, valid * tf.nn.softplus(x), slopes), valid)]
 
     def get_config(self) -> dict[str, Any]:
         return {"margin": self.margin, "gamma": self.gamma, **super().get_config()}

@@ -10,12 +10,13 @@ import tensorflow as tf
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
 from tfdml.distances import as_float
-from tfdml.losses.base import PairLoss, as_labels, attach_slopes, mean_over
+from tfdml.losses.base import as_labels, attach_slopes, mean_over
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class ContrastiveLoss(PairLoss):
+class ContrastiveLoss(SumLoss):
     """Pulls positive pairs together, and pushes negative pairs apart until a margin lies between them.
 
     positive pair: 1/2 d^2        negative pair: 1/2 [margin - d]_+^2
@@ -96,7 +97,7 @@ class ContrastiveLoss(PairLoss):
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         return (self._explicit if self.pairs == "explicit" else super().per_anchor)(labels, embeddings)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         if self.pairs == "explicit":
             raise ValueError(
                 "pairs='explicit' is for pairs that come with the data, and cannot compare anchors with references. "
@@ -105,15 +106,20 @@ class ContrastiveLoss(PairLoss):
         distances = _distances.pairwise_distances(anchors, references, self.distance)
         d, dtype = tf.stop_gradient(distances), distances.dtype
         terms = self._terms(d, tf.cast(pairs.positive, dtype), tf.cast(pairs.negative, dtype))
-        positives = tf.cast(tf.reduce_sum(pairs.positive_count), dtype)
+        pull, push = tf.reduce_sum(terms.pull, 1), tf.reduce_sum(terms.push, 1)
+        positives = tf.cast(pairs.positive_count, dtype)
         if self.average == "pairs":
-            positives = negatives = positives + tf.cast(tf.reduce_sum(pairs.negative_count), dtype)
-        else:
-            negatives = tf.reduce_sum(tf.sign(terms.push))
-        ones = tf.ones_like(d[:, 0])
-        weight_p, weight_n = mean_over(ones, positives), mean_over(ones, negatives)
-        values = weight_p * tf.reduce_sum(terms.pull, 1) + weight_n * tf.reduce_sum(terms.push, 1)
-        return attach_slopes(distances, values, weight_p[:, None] * terms.pull_slope - weight_n[:, None] * terms.push_slope)
+            values = attach_slopes(distances, pull + push, terms.pull_slope - terms.push_slope)
+            return [AnchorSums(values, positives + tf.cast(pairs.negative_count, dtype))]
+        inside = tf.reduce_sum(tf.sign(terms.push), 1)
+        return [
+            AnchorSums(attach_slopes(distances, pull, terms.pull_slope), positives),
+            AnchorSums(attach_slopes(distances, push, -terms.push_slope), inside),
+        ]
+
+    @property
+    def tied_by(self) -> str:
+        return "pairs='explicit' has pairs that come with the data, which take no blocks" if self.pairs == "explicit" else ""
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.losses.base import attach_slopes
 from tfdml.losses.log_sums import log_sum_exp
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class LiftedStructureLoss(PairLoss):
+class LiftedStructureLoss(SumLoss):
     """Sets every positive pair against all negatives of both its items, smoothly: near negatives weigh most.
 
     `variant="original"`, over the set P of (unordered) positive pairs of the batch:
@@ -70,16 +71,22 @@ class LiftedStructureLoss(PairLoss):
         self.variant = check_choice("variant", variant, ("original", "generalized"))
         self.distance = check_choice("distance", distance, _distances.METRICS)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, self.distance)
         if self.variant == "generalized":
-            return self._generalized(pairs, distances)
-        return self._original(pairs, distances, symmetric=references is None)
+            return [self._generalized(pairs, distances)]
+        return [self._original(pairs, distances, symmetric=references is None)]
+
+    @property
+    def tied_by(self) -> str:
+        if self.variant == "generalized":
+            return ""
+        return "variant='original' weighs a pair by the negatives of both of its items; take variant='generalized'"
 
     def get_config(self) -> dict[str, Any]:
         return {"margin": self.margin, "variant": self.variant, "distance": self.distance, **super().get_config()}
 
-    def _original(self, pairs: Pairs, distances: tf.Tensor, symmetric: bool) -> tf.Tensor:
+    def _original(self, pairs: Pairs, distances: tf.Tensor, symmetric: bool) -> AnchorSums:
         d = tf.stop_gradient(distances)
         positive, negative = pairs.positive, pairs.negative
         of_anchors = log_sum_exp(self.margin - d, negative)
@@ -89,7 +96,7 @@ class LiftedStructureLoss(PairLoss):
         both = tf.maximum(one, other) + tf.nn.softplus(-tf.abs(other - one))
         hinge = tf.where(positive, tf.nn.relu(both + d), tf.zeros([], d.dtype))
         values = 0.5 * tf.reduce_sum(tf.square(hinge), 1)
-        count = tf.cast(tf.reduce_sum(pairs.positive_count), d.dtype)
+        count = tf.cast(pairs.positive_count, d.dtype)
 
         @tf.custom_gradient
         def attached(_: tf.Tensor) -> Any:
@@ -108,12 +115,12 @@ class LiftedStructureLoss(PairLoss):
 
             return tf.identity(values), gradient
 
-        return mean_over(attached(distances), count)
+        return AnchorSums(attached(distances), count)
 
-    def _generalized(self, pairs: Pairs, distances: tf.Tensor) -> tf.Tensor:
+    def _generalized(self, pairs: Pairs, distances: tf.Tensor) -> AnchorSums:
         d = tf.stop_gradient(distances)
         far, near = log_sum_exp(d, pairs.positive), log_sum_exp(self.margin - d, pairs.negative)
         valid = tf.cast(pairs.complete, d.dtype)
         values = valid * tf.nn.relu(far.value + near.value)
         slopes = tf.sign(values)[:, None] * (far.weights - near.weights)
-        return mean_over(attach_slopes(distances, values, slopes), tf.reduce_sum(valid))
+        return AnchorSums(attach_slopes(distances, values, slopes), valid)

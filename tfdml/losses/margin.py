@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import PairLoss, mean_over
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import (
     TRIPLET_MINERS,
     All,
@@ -21,7 +21,7 @@ from tfdml.mining import (
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class MarginLoss(PairLoss):
+class MarginLoss(SumLoss):
     """Keeps positive pairs nearer than a boundary beta and negative pairs farther, each by a margin alpha.
 
     positive pair: [alpha + d - beta]_+        negative pair: [alpha + beta - d]_+
@@ -78,13 +78,13 @@ class MarginLoss(PairLoss):
         self.mining = pair_miner(mining)
         self.average = check_choice("average", average, ("active", "valid"))
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references)
         counts = chosen_pairs(self.mining, pairs, anchors, distances)
         values, active = margin_terms(distances, counts, self.alpha, self.beta)
         if self.average == "valid":
             active = tf.reduce_sum(tf.abs(counts), 1)
-        return mean_over(values, tf.reduce_sum(active))
+        return [AnchorSums(values, active)]
 
     def get_config(self) -> dict[str, Any]:
         return {

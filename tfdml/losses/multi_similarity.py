@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import PairLoss, attach_slopes
+from tfdml.losses.base import attach_slopes
 from tfdml.losses.log_sums import log_one_plus_sum_exp
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import Pairs
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class MultiSimilarityLoss(PairLoss):
+class MultiSimilarityLoss(SumLoss):
     """Weighs every pair by its own similarity and by how it compares with the anchor's other pairs.
 
     mean over anchors of   1/alpha * log(1 + sum over positives p of e^(-alpha (s_ap - base)))
@@ -64,7 +65,7 @@ class MultiSimilarityLoss(PairLoss):
             check_positive("epsilon", epsilon, allow_zero=True)
         self.alpha, self.beta, self.base, self.epsilon = alpha, beta, base, epsilon
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")
         similarities = 1.0 - tf.stop_gradient(distances)
         positive, negative = pairs.positive, pairs.negative
@@ -79,7 +80,8 @@ class MultiSimilarityLoss(PairLoss):
         push = log_one_plus_sum_exp(self.beta * above, negative, self.beta * (1.0 - self.base))
         values = pull.value / self.alpha + push.value / self.beta
         # By the distances, which fall as similarities grow.
-        return attach_slopes(distances, values, pull.weights - push.weights)
+        values = attach_slopes(distances, values, pull.weights - push.weights)
+        return [AnchorSums(values, tf.ones_like(values))]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,15 +8,16 @@ import keras
 import tensorflow as tf
 
 from tfdml._checks import check_choice, check_positive
-from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.losses.base import attach_slopes, mean_over
 from tfdml.losses.log_sums import log_sum_exp
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import All, Pairs, negative_mask
 from tfdml.mining.masks import ClassPairs
 from tfdml.mining.pairs import is_multi_hot
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class NPairLoss(PairLoss):
+class NPairLoss(SumLoss):
     """Sets every anchor's positive against one negative of each other class of the batch at once.
 
     variant="mc":   mean over i of log(1 + sum over j != i of e^(f_i . f_j+ - f_i . f_i+)) + l2 * mean |f|^2
@@ -82,7 +83,7 @@ class NPairLoss(PairLoss):
             )
         return self._pairs(labels, embeddings)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         if self.positives == "one":
             raise ValueError(
                 "positives='one' makes pairs of the items of one batch, and cannot compare them with references. "
@@ -98,11 +99,15 @@ class NPairLoss(PairLoss):
             # The larger the dot product, the nearer: its negative stands where triplets have a distance.
             sums = All().sums(-x, pairs, lambda z: (tf.nn.softplus(z), tf.sigmoid(z)))
             values, slopes = sums.values, -sums.slopes
-        values = mean_over(attach_slopes(logits, values, slopes), positives_that_count(pairs, x.dtype))
+        parts = [AnchorSums(attach_slopes(logits, values, slopes), positives_that_count(pairs, x.dtype))]
         if self.l2:
             norms = scale * tf.reduce_sum(tf.square(a), 1)
-            values += mean_over(self.l2 * takes_part * norms, tf.reduce_sum(takes_part))
-        return values
+            parts.append(AnchorSums(self.l2 * takes_part * norms, takes_part))
+        return parts
+
+    @property
+    def tied_by(self) -> str:
+        return "positives='one' makes pairs of the items of one batch; take positives='all'" if self.positives == "one" else ""
 
     def get_config(self) -> dict[str, Any]:
         return {"variant": self.variant, "l2": self.l2, "positives": self.positives, **super().get_config()}
@@ -147,8 +152,8 @@ def each_positive_against_all_negatives(x: tf.Tensor, pairs: Pairs) -> tuple[tf.
 
 
 def positives_that_count(pairs: Pairs, dtype: Any) -> tf.Tensor:
-    """How many positive pairs have an anchor with a negative."""
-    return tf.cast(tf.reduce_sum(tf.where(pairs.negative_count > 0, pairs.positive_count, 0)), dtype)
+    """`[B]`: how many positives each anchor has, 0 without a negative."""
+    return tf.cast(tf.where(pairs.negative_count > 0, pairs.positive_count, 0), dtype)
 
 
 def _scaled(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from tfdml import distances as _distances
 from tfdml._checks import check_positive
-from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.losses.base import attach_slopes
 from tfdml.losses.log_sums import log_sum_exp
 from tfdml.losses.n_pair import each_positive_against_all_negatives, positives_that_count
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import Pairs
 
 
-class _TemperatureLoss(PairLoss):
+class _TemperatureLoss(SumLoss):
     def __init__(self, temperature: float, reduction: str | None, name: str | None) -> None:
         super().__init__(reduction=reduction, name=name)
         check_positive("temperature", temperature)
@@ -59,11 +60,11 @@ class NTXentLoss(_TemperatureLoss):
     ) -> None:
         super().__init__(temperature, reduction, name)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")
         values, slopes = each_positive_against_all_negatives((1.0 - tf.stop_gradient(distances)) / self.temperature, pairs)
         values = attach_slopes(distances, values, slopes / -self.temperature)
-        return mean_over(values, positives_that_count(pairs, values.dtype))
+        return [AnchorSums(values, positives_that_count(pairs, values.dtype))]
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -98,7 +99,7 @@ class SupConLoss(_TemperatureLoss):
     ) -> None:
         super().__init__(temperature, reduction, name)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")
         x = (1.0 - tf.stop_gradient(distances)) / self.temperature
         positive, count = pairs.positive, tf.cast(pairs.positive_count, x.dtype)
@@ -108,4 +109,4 @@ class SupConLoss(_TemperatureLoss):
         # Differences before sums: near the optimum the two parts are large and almost equal.
         values = tf.reduce_sum(target * (everything.value[:, None] - x), 1)
         slopes = (target - valid[:, None] * everything.weights) / self.temperature
-        return mean_over(attach_slopes(distances, values, slopes), tf.reduce_sum(valid))
+        return [AnchorSums(attach_slopes(distances, values, slopes), valid)]

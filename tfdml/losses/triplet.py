@@ -11,12 +11,13 @@ import tensorflow as tf
 from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
 from tfdml.distances import as_float
-from tfdml.losses.base import PairLoss, attach_slopes, mean_over
+from tfdml.losses.base import attach_slopes, mean_over
+from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import TRIPLET_MINERS, All, Pairs, PerAnchorMiner, TripletMiner, miner_name, triplet_miner
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
-class TripletLoss(PairLoss):
+class TripletLoss(SumLoss):
     """Pulls every anchor nearer to its positives than to its negatives, by a margin.
 
     [d(a, p) - d(a, n) + margin]_+          or, with margin="soft", ln(1 + e^(d(a, p) - d(a, n)))
@@ -103,7 +104,7 @@ class TripletLoss(PairLoss):
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         return (self._explicit if self.mining is None else super().per_anchor)(labels, embeddings)
 
-    def compare(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> tf.Tensor:
+    def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         if self.mining is None:
             raise ValueError(
                 "mining='explicit' is for triplets that come with the data, and cannot compare anchors with references. "
@@ -116,7 +117,11 @@ class TripletLoss(PairLoss):
             values, slopes, chosen, active = self.mining.sums(tf.stop_gradient(distances), pairs, self._term)
             values = attach_slopes(distances, values, slopes)
         average = self.average or ("active" if isinstance(self.mining, All) else "valid")
-        return mean_over(values, tf.reduce_sum(active if average == "active" else chosen))
+        return [AnchorSums(values, active if average == "active" else chosen)]
+
+    @property
+    def tied_by(self) -> str:
+        return "mining='explicit' has triplets that come with the data, which take no blocks" if self.mining is None else ""
 
     def get_config(self) -> dict[str, Any]:
         return {
