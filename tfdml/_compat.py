@@ -61,3 +61,12 @@ def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
         yield
     finally:
         layer._tracker.lock()
+
+
+def build_for(model: keras.Model, batch: Any) -> None:
+    """Makes the variables that Keras 3 would make in its first step, such as those of metrics, where a strategy forbids it.
+
+    `batch` is of tensors, or of anything that has their shapes and types.
+    """
+    if KERAS_3:
+        model._symbolic_build(data_batch=batch)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -248,43 +243,6 @@ def test_mixed_precision_through_fit():
         keras.mixed_precision.set_global_policy(before)
     assert np.isfinite(history).all()
     assert model.head.read()[2].numpy().all()
-
-
-def test_two_replicas_share_a_memory():
-    # In a process of its own: devices can only be split before TensorFlow is used.
-    script = """
-        import keras, numpy as np, tensorflow as tf, tfdml
-        from tfdml.losses import ContrastiveLoss
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        x = np.random.default_rng(0).standard_normal((32, 1, 1, 4)).astype("float32")
-        y = np.tile(np.arange(4), 8)
-        loss = ContrastiveLoss(3.0)
-        with strategy.scope():
-            encoder = keras.Sequential([keras.layers.Input((1, 1, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
-            head = tfdml.layers.CrossBatchMemory(loss, 12)
-            model = tfdml.EmbeddingModel(encoder, normalize=False, head=head)
-            model.compile(keras.optimizers.SGD(0.0))
-        history = model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(16), epochs=1, verbose=0).history["loss"]
-        e = np.asarray(encoder(x))
-        # Two steps of 16, 8 to each replica; what is kept is the first replica's: items 0 to 7, then 16 to 23.
-        expected = 0.0
-        for first, kept in ((0, range(0)), (16, range(8))):
-            for half in (slice(first, first + 8), slice(first + 8, first + 16)):
-                items = [*kept, *range(half.start, half.stop)][-12:]
-                itself = len(items) - 8 + np.arange(8)
-                values = loss.call(y[half], e[half]) + loss.between(y[half], e[half], y[items], e[items], itself=itself)
-                expected += np.mean(values) / 4
-        np.testing.assert_allclose(history[0], expected, rtol=1e-4)
-        kept = tf.convert_to_tensor(head.embeddings)
-        np.testing.assert_allclose(kept, e[[4, 5, 6, 7, *range(16, 24)]], rtol=1e-5)
-        assert int(tf.convert_to_tensor(head.step)) == 2
-        print("same step")
-    """
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=root, capture_output=True, text=True)
-    assert run.stdout.count("same step") == 1, run.stderr[-3000:]
 
 
 def test_bad_input_is_refused_with_a_reason():

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import daml_oracles as oracles
 import keras
 import numpy as np
@@ -452,56 +447,6 @@ def test_the_export_holds_nothing_of_the_generator(images, tmp_path):
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     np.testing.assert_allclose(loaded.serve(tf.constant(images, tf.float32)), model(images), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(bundle.search(model.embed(images[:1]), k=1)[0][0].distance, 0, atol=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("players", ["separate", "joint"])
-def test_two_replicas_take_the_mean_of_their_steps(players):
-    # In a process of its own: devices can only be split before TensorFlow is used.
-    script = """
-        import keras, numpy as np, tensorflow as tf, tfdml
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        x, y = np.random.default_rng(0).standard_normal((16, 4)).astype("float32"), np.tile(np.repeat(np.arange(4), 2), 2)
-
-        def make():
-            keras.utils.set_random_seed(0)
-            layers = [keras.Input((4,)), keras.layers.Dense(6, "tanh"), keras.layers.Dense(3)]
-            generator = tfdml.layers.HardNegativeGenerator(units=(8,), residual=False)
-            kwargs = {"pretrain_steps": 1, "generator_steps": 1, "players": PLAYERS, "positives": 1}
-            model = tfdml.models.DAML(keras.Sequential(layers), generator=generator, **kwargs)
-            model.compile(keras.optimizers.SGD(0.1), loss=tfdml.losses.TripletLoss(1.0, "all", average="valid"))
-            return model
-
-        def weights(model):
-            return [np.array(w) for part in (model.encoder, model.generator) for w in part.get_weights()]
-
-        def step(model, x, y):
-            data = tf.data.Dataset.from_tensors((x, y)).unbatch().batch(len(x))
-            history = model.fit(data, epochs=1, verbose=0).history
-            return weights(model), history
-
-        with strategy.scope():
-            both = make()
-        halves = make(), make()
-        for phase in range(3):
-            for half in halves:
-                half.encoder.set_weights(both.encoder.get_weights())
-                half.generator.set_weights(both.generator.get_weights())
-            found, history = step(both, x, y)
-            (one, first), (other, second) = step(halves[0], x[:8], y[:8]), step(halves[1], x[8:], y[8:])
-            for mean, a, b in zip(found, one, other):
-                np.testing.assert_allclose(mean, (a + b) / 2, rtol=1e-4, atol=1e-5)
-            for name in history:
-                np.testing.assert_allclose(history[name][0], (first[name][0] + second[name][0]) / 2, rtol=1e-4, atol=1e-5)
-            print("same step in phase", phase, sorted(history))
-        assert both.phase == "joint" and int(tf.convert_to_tensor(both.step)) == 3
-    """
-    script = textwrap.dedent(script).replace("PLAYERS", repr(players))
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
-    assert run.stdout.count("same step") == 3, run.stderr[-3000:]
 
 
 # Bad input.

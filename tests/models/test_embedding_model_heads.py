@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -216,53 +211,3 @@ def test_wrong_heads_are_refused_with_a_reason(images):
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="expected integers from 0 to 3"):
         model.fit(images, LABELS + 1, verbose=0)
     assert issubclass(ArcFace, Head)
-
-
-@pytest.mark.parametrize(
-    ("head", "normalize"),
-    [
-        ("ASoftmax(4, base=0)", False),
-        pytest.param("IdentificationVerification(4, weight=1.0, reset_every=1, window=200)", False, marks=pytest.mark.slow),
-        pytest.param("ProxyAnchor(4)", True, marks=pytest.mark.slow),
-    ],
-)
-def test_two_replicas_take_the_mean_of_their_steps(head, normalize):
-    # In a process of its own: devices can only be split before TensorFlow is used.
-    script = """
-        import keras, numpy as np, tensorflow as tf, tfdml
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        x = np.random.default_rng(0).standard_normal((16, 1, 1, 4)).astype("float32")
-        y = np.tile(np.arange(4), 4)
-        make, normalize = lambda: tfdml.layers.HEAD, NORMALIZE
-        with strategy.scope():
-            encoder = keras.Sequential([keras.layers.Input((1, 1, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
-            model = tfdml.EmbeddingModel(encoder, normalize, head=make())
-            model.compile(keras.optimizers.SGD(0.1))
-        before = model.get_weights()
-        state = model.head.get_weights()
-        kernel = tf.constant(encoder.get_weights()[0])
-        with tf.GradientTape() as tape:
-            tape.watch(kernel)
-            embeddings = x[:, 0, 0] @ kernel
-            embeddings = tf.math.l2_normalize(embeddings, -1) if normalize else embeddings
-            value = 0.0
-            for half in (slice(0, 8), slice(8, 16)):
-                # Both replicas see the state of before the step.
-                alone = make()
-                alone.build((None, 3))
-                alone.set_weights(state)
-                value += tf.reduce_mean(alone.per_anchor(embeddings[half], y[half], training=True)) / 2
-        expected = tape.gradient(value, kernel)
-        history = model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(16), epochs=1, verbose=0).history
-        np.testing.assert_allclose(history["loss"][0], value, rtol=1e-4)
-        np.testing.assert_allclose((before[0] - model.get_weights()[0]) / 0.1, expected, atol=1e-4)
-        if hasattr(model.head, "step"):
-            assert int(tf.convert_to_tensor(model.head.step)) == 1
-        print("same step")
-    """
-    script = textwrap.dedent(script).replace("HEAD", head).replace("NORMALIZE", str(normalize))
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
-    assert run.stdout.count("same step") == 1, run.stderr[-3000:]

@@ -11,6 +11,7 @@ from tfdml._checks import check_positive
 from tfdml.layers.head import Head, add_state, as_classes, check_count
 from tfdml.losses.two_tower import as_pair_loss
 from tfdml.mining.pairs import is_multi_hot
+from tfdml.replicas import gather
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -29,8 +30,7 @@ class CrossBatchMemory(Head):
 
     It is a `Head`, though it has no weights to train, only state. The state is saved with the model, so that training goes on
     where it was. An embedding that is not finite (as in a step that a loss-scale optimizer skips) is never kept. Under a
-    distribution strategy every replica compares its batch with itself and one common memory, which takes the first replica's
-    batches.
+    distribution strategy all replicas hold the same memory, of the batches of all of them.
 
     Args:
         loss: a `tfdml.losses.PairLoss`, such as `ContrastiveLoss()` or `TripletLoss()`. Its own reduction does not matter.
@@ -83,10 +83,11 @@ class CrossBatchMemory(Head):
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         embeddings, labels = self._checked(embeddings, labels)
-        values = self.loss.call(labels, embeddings)
+        everything = gather(labels, embeddings)
+        labels, embeddings = everything.tensors
+        values = self.loss.of_batch(labels, embeddings)
         if not training:
-            return values
-        # Put together here rather than read back: a replica sees its own batch behind the common memory.
+            return everything.own(values)
         references, reference_labels, valid = after = self._with(embeddings, labels)
         itself = self.size - tf.shape(embeddings)[0] + tf.range(tf.shape(embeddings)[0])
         of_memory = self.loss.between(labels, embeddings, reference_labels, references, valid, tf.maximum(itself, -1))
@@ -94,14 +95,15 @@ class CrossBatchMemory(Head):
         started = step >= self.start
         self._store(*(tf.where(started, new, old) for new, old in zip(after, self.read(), strict=True)))
         self.step.assign(step + 1)
-        return values + tf.where(started, self.weight * of_memory, tf.zeros([], of_memory.dtype))
+        return everything.own(values + tf.where(started, self.weight * of_memory, tf.zeros([], of_memory.dtype)))
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self(embeddings, labels, training=training)
 
     def push(self, embeddings: tf.Tensor, labels: tf.Tensor) -> None:
-        """Stores a batch in place of the oldest; for use by hand, as training does it by itself."""
-        self._store(*self._with(*self._checked(embeddings, labels)))
+        """Stores a batch (of all replicas) in place of the oldest; for use by hand, as training does it by itself."""
+        embeddings, labels = gather(*self._checked(embeddings, labels)).tensors
+        self._store(*self._with(embeddings, labels))
 
     def read(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """References `[size, D]`, their labels `[size]` or `[size, L]`, and which places are filled `[size]`; oldest first.

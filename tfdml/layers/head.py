@@ -13,6 +13,7 @@ from tfdml._checks import check_positive
 from tfdml._compat import FIRST_REPLICA, rows_of
 from tfdml.layers._class_sample import draw_classes
 from tfdml.mining.draws import check_seed
+from tfdml.replicas import gather, weighed
 
 
 class Head(keras.layers.Layer, abc.ABC):
@@ -26,6 +27,9 @@ class Head(keras.layers.Layer, abc.ABC):
       `tfdml.EmbeddingModel(encoder, head=tfdml.layers.ArcFace(num_classes))`. Its output stays the embedding;
     - as a layer of a functional model with two inputs, images and labels. A head that returns its loss is compiled with
       `loss=lambda _, values: values`. For the export, take `keras.Model(images, embedding)`.
+
+    Under a distribution strategy, what compares items with each other sees the batch of all replicas (`tfdml.replicas.gather`):
+    loss, gradients and state are those of one replica with the same batch.
 
     Labels are integers, 0 to `num_classes - 1`. Others raise; where assertions are not compiled (XLA, `jit_compile=True`) they
     make the loss NaN.
@@ -91,7 +95,7 @@ class ClassifierHead(Head):
 
     The classes are drawn from `seed` and a count of steps, which is saved with the weights: the same seed gives the same
     training, and one that goes on does not begin anew. S is at least the number of items in the batch. Under a distribution
-    strategy each replica takes the classes of its own batch, and all draw from the same others.
+    strategy the batch is that of all replicas, which all have the same sample.
 
     The sample is for the objective, `per_anchor(..., training=True)`, which is what an `EmbeddingModel` trains with. Without
     `training`, and in a call of the layer, logits are those of all classes.
@@ -146,7 +150,7 @@ class ClassifierHead(Head):
         if training and self.sampled_classes is not None:
             return self._over_sample(tf.convert_to_tensor(embeddings), self.classes(labels), self.sampled_classes)
         logits = self(embeddings, labels, training=training)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self.classes(labels), logits=logits)
+        return weighed(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self.classes(labels), logits=logits))
 
     def compute_output_shape(self, input_shape: Any, *_: Any, **__: Any) -> Any:
         return (input_shape[0], self.num_classes)
@@ -161,13 +165,15 @@ class ClassifierHead(Head):
         inside = tf.clip_by_value(labels, 0, self.num_classes - 1)
         step = tf.convert_to_tensor(self.draws)
         self.draws.assign(step + 1)
-        sample = draw_classes(inside, size, self.num_classes, self.seed, step)
+        everything = gather(inside)
+        sample = draw_classes(everything.tensors[0], size, self.num_classes, self.seed, step)
+        own = everything.rows(sample.own)
         rows = sample.classes
         if self.sub_centers > 1:
             rows = tf.reshape(rows[:, None] * self.sub_centers + tf.range(self.sub_centers, dtype=rows.dtype), [-1])
-        logits = self.logits_for(tf.cast(embeddings, self.compute_dtype), rows_of(self.kernel, rows), sample.own)
-        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=sample.own, logits=logits)
-        return nan_outside(values, labels, self.num_classes)
+        logits = self.logits_for(tf.cast(embeddings, self.compute_dtype), rows_of(self.kernel, rows), own)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=own, logits=logits)
+        return everything.scaled(nan_outside(values, labels, self.num_classes))
 
 
 def _check_sampled(sampled_classes: Any, num_classes: int) -> int | None:

@@ -12,6 +12,7 @@ from tfdml.distances import paired_distances, pairwise_distances
 from tfdml.layers._thresholds import best_threshold
 from tfdml.layers.head import Head, add_state
 from tfdml.losses.base import mean_over, not_empty
+from tfdml.replicas import gather
 
 FORMS = ("l2", "l2+", "l2-", "l1", "cosine")
 PAIRS = ("all", "consecutive")
@@ -110,8 +111,10 @@ class IdentificationVerification(Head):
         classes = self.classes(labels)
         identification = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=self.logits(embeddings))
         measured = self._all_pairs if self.pairs == "all" else self._consecutive_pairs
+        everything = gather(classes, embeddings)
+        classes, embeddings = everything.tensors
         values = measured(not_empty(embeddings), not_empty(classes), bool(training))[: tf.shape(classes)[0]]
-        return identification + 0.5 * self.weight * values
+        return everything.scaled(identification) + everything.own(0.5 * self.weight * values)
 
     def logits(self, embeddings: tf.Tensor) -> tf.Tensor:
         """`[B, C]`: the softmax's input."""

@@ -13,6 +13,7 @@ from tfdml.distances import pairwise_distances
 from tfdml.layers.head import Head, as_classes, check_count, full_precision, nan_outside
 from tfdml.losses.base import mean_over, not_empty
 from tfdml.losses.margin import chosen_pairs, margin_terms, pair_miner
+from tfdml.replicas import gather
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -140,14 +141,16 @@ class MarginHead(Head):
         self.built = True
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor, images: tf.Tensor | None = None) -> tf.Tensor:
-        classes = self.classes(labels)
+        given = [self.classes(labels), embeddings] + ([] if images is None else [images])
+        everything = gather(*given)
+        classes, embeddings, *numbers = everything.tensors
         batch = tf.shape(classes)[0]
-        beta = not_empty(self.beta_layer(classes, images))
+        beta = not_empty(self.beta_layer(classes, *numbers))
         classes, embeddings = not_empty(classes), not_empty(embeddings)
         distances = pairwise_distances(embeddings)
         counts = chosen_pairs(self.mining, classes, embeddings, distances)
         values, active = margin_terms(distances, counts, self.alpha, beta)
-        return mean_over(values + self.nu * beta, tf.reduce_sum(active))[:batch]
+        return everything.own(mean_over(values + self.nu * beta, tf.reduce_sum(active))[:batch])
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self(embeddings, labels)

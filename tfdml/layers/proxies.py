@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfdml._checks import check_choice, check_positive
 from tfdml.layers._cosines import cosines
 from tfdml.layers.head import Head, nan_outside
+from tfdml.replicas import gather, weighed
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -53,7 +54,8 @@ class ProxyAnchor(Head):
         self.built = True
 
     def call(self, embeddings: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        classes = self.classes(labels)
+        everything = gather(self.classes(labels), embeddings)
+        classes, embeddings = everything.tensors
         scaled = cosines(embeddings, self.proxies, self.alpha)
         dtype, batch, offset = scaled.dtype, tf.shape(classes)[0], self.alpha * self.margin
         # Under XLA nothing has refused a number out of range; nan_outside does.
@@ -70,7 +72,7 @@ class ProxyAnchor(Head):
         carried = tf.cast(batch, dtype) * tf.math.divide_no_nan(push, others * self.num_classes)
         values = tf.reduce_sum(carried) - tf.gather(carried, own)
         values += tf.cast(batch, dtype) * tf.gather(tf.math.divide_no_nan(pull, items * present), own)
-        return nan_outside(values, classes, self.num_classes)
+        return everything.own(nan_outside(values, classes, self.num_classes))
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self(embeddings, labels)
@@ -126,11 +128,11 @@ class ProxyNCA(Head):
         # ||u - v||^2 = 2 - 2 cos for unit vectors, and the 2 cancels in the fraction.
         logits = cosines(embeddings, self.proxies, 2.0 / self.temperature)
         if self.denominator == "all":
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits)
+            return weighed(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=logits))
         own = tf.equal(classes[:, None], tf.range(self.num_classes, dtype=classes.dtype))
         negatives = tf.reduce_logsumexp(tf.where(own, tf.constant(-float("inf"), logits.dtype), logits), 1)
         values = negatives - tf.reduce_sum(tf.where(own, logits, 0.0), 1)
-        return nan_outside(values, classes, self.num_classes)
+        return weighed(nan_outside(values, classes, self.num_classes))
 
     def per_anchor(self, embeddings: tf.Tensor, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self(embeddings, labels)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfdml._checks import check_choice
 from tfdml.distances import as_float
 from tfdml.mining.pairs import Pairs, is_multi_hot
+from tfdml.replicas import gather
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "none")
 
@@ -21,6 +22,9 @@ class EmbeddingLoss(keras.losses.Loss, abc.ABC):
     A subclass implements `per_anchor(labels, embeddings) -> [B]`, whose mean is the loss of the batch: denominators that
     depend on the whole batch are folded into the values, so that sums over replicas come out right. A loss on pairs or triplets
     is better derived from `PairLoss`, whose anchors can also be compared with other items than the batch.
+
+    Under a distribution strategy the batch is that of all replicas together (see `tfdml.replicas.gather`): the loss, its
+    gradients and the step are those of one replica with the same batch, and `per_anchor` does not know of it.
 
     What it takes care of:
 
@@ -49,22 +53,29 @@ class EmbeddingLoss(keras.losses.Loss, abc.ABC):
         """`[B]` labels and `[B, D]` float32 or float64 embeddings to `[B]` values, whose mean is the loss of the batch."""
 
     def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
-        """One value per anchor.
+        """One value per anchor, compared with the batch of all replicas.
 
         Args:
             y_true: `[B]` or `[B, 1]` integer labels, or `[B, L]` booleans.
             y_pred: `[B, D]` embeddings.
 
         Returns:
-            `[B]` float32 (float64 for float64 embeddings).
+            `[B]` float32 (float64 for float64 embeddings). Of several replicas, those of this one's anchors.
 
         Raises:
             ValueError: labels that are strings, or shapes that do not fit.
         """
         labels, embeddings = self._prepare(y_true, y_pred)
         with tf.control_dependencies(_same_length(labels, embeddings, "y_true", "y_pred")):
-            batch = tf.shape(embeddings)[0]
-            values = self.per_anchor(not_empty(labels), not_empty(embeddings))[:batch]
+            everything = gather(labels, embeddings)
+            values = self.of_batch(*everything.tensors)
+        # Other reductions add up values over replicas as they are.
+        return everything.own(values) if self.reduction == "sum_over_batch_size" else everything.rows(values)
+
+    def of_batch(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        """`per_anchor` of a batch that may be empty, or hold numbers that are not finite; never looks at other replicas."""
+        batch = tf.shape(embeddings)[0]
+        values = self.per_anchor(not_empty(labels), not_empty(embeddings))[:batch]
         return nan_unless_finite(values, embeddings)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
@@ -118,7 +129,8 @@ class PairLoss(EmbeddingLoss):
         it should not. Time and memory are O(B M).
 
         An anchor may be among the references, as its own copy: say where with `itself`, else it is its own positive.
-        Compared with its own batch that way, a loss has the value that `call` has.
+        Compared with its own batch that way, a loss has the value that `call` has. Other replicas are not looked at: give it
+        what `tfdml.replicas.gather` returns.
 
         Args:
             labels: `[B]` labels of the anchors, or `[B, L]` booleans.

@@ -4,6 +4,7 @@ import tfdml.losses  # noqa: F401  registers what a compiled model is saved with
 from tfdml.models.daml import DAML
 from tfdml.models.deep_ranking import deep_ranking_encoder
 from tfdml.models.deepid2 import deepid2_encoder
+from tfdml.models.distributed import fit_distributed
 from tfdml.models.embedding_model import EmbeddingModel
 from tfdml.models.encoders import conv_encoder
 from tfdml.models.lenet import drlim_encoder
@@ -20,6 +21,7 @@ __all__ = [
     "deep_ranking_encoder",
     "deepid2_encoder",
     "drlim_encoder",
+    "fit_distributed",
     "lunet",
     "siamese",
     "sphereface_encoder",

@@ -17,6 +17,7 @@ from tfdml.models.daml_terms import MINING, Judged, Weighting, check_base_loss, 
 from tfdml.models.embedding_model import EmbeddingModel
 from tfdml.models.splitting import split_encoder
 from tfdml.preprocessing import ImagePreprocessing
+from tfdml.replicas import gather
 
 PHASES = ("pretrain", "generator", "joint")
 PLAYERS = ("separate", "constant", "joint")
@@ -181,6 +182,11 @@ class DAML(EmbeddingModel):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizers()
 
+    def enter_phase(self) -> str:
+        """Makes `train_step` that of the phase of the next step; for loops of your own, which trace a graph for each phase."""
+        self._phase_in_graph = self.phase
+        return self._phase_in_graph
+
     def make_train_function(self, force: bool = False) -> Any:
         self._phase_in_graph = self.phase
         if self.train_function is not None and not force:
@@ -289,7 +295,9 @@ class DAML(EmbeddingModel):
 
     def _terms(self, features: tf.Tensor, embeddings: tf.Tensor, y: Any, sample_weight: Any) -> dict[str, tf.Tensor]:
         """J_m, J_hard, J_reg, J_adv and the share of harder negatives."""
-        labels, features, embeddings = (not_empty(z) for z in (as_labels(y), tf.cast(features, tf.float32), embeddings))
+        # Of all replicas: each of them computes the whole terms, and the mean over replicas of their gradients is the gradient.
+        given = [as_labels(y), tf.cast(features, tf.float32), embeddings] + ([] if sample_weight is None else [sample_weight])
+        labels, features, embeddings, *weights = (not_empty(z) for z in gather(*given).tensors)
         if self.players == "constant":
             features = tf.stop_gradient(features)
         count = self.negatives or default_negatives(self.loss)
@@ -314,7 +322,7 @@ class DAML(EmbeddingModel):
         # A NaN or infinite feature is never hidden by a hinge: an optimizer with a loss scale must see it.
         finite = tf.reduce_all(tf.math.is_finite(features)) & tf.reduce_all(tf.math.is_finite(embeddings))
         whole = tf.where(finite, 1.0, float("nan"))
-        terms = {"j_m": _weighted_mean(per_anchor, sample_weight), **terms}
+        terms = {"j_m": _weighted_mean(per_anchor, *weights), **terms}
         return {name: value * whole for name, value in terms.items()}
 
     def _logs(self, values: dict[str, tf.Tensor], x: Any, y: Any, embeddings: tf.Tensor, weight: Any) -> dict[str, Any]:
@@ -335,7 +343,7 @@ def _regularisation(layer: Any) -> tf.Tensor:
     return tf.add_n([tf.cast(value, tf.float32) for value in layer.losses]) if layer.losses else tf.zeros([])
 
 
-def _weighted_mean(values: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+def _weighted_mean(values: tf.Tensor, sample_weight: Any = None) -> tf.Tensor:
     """The mean of `[B]` values, each times its weight; 0 of none."""
     values = tf.cast(values, tf.float32)
     count = tf.cast(tf.shape(values)[0], tf.float32)

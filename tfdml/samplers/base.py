@@ -99,9 +99,8 @@ class Sampler(abc.ABC):
             start_step: the first step. An endless dataset from step s is the one from step 0 without its first s batches, but
                 costs nothing to start.
             shard_index: which part of each batch: part i of n holds the i-th n-th of the whole batch. Parts do not
-                overlap, and together, in order, they are the unsharded batch. Under a distribution strategy:
-                `strategy.distribute_datasets_from_function(lambda context: sampler.dataset(load,
-                shard_index=context.input_pipeline_id, num_shards=context.num_input_pipelines))`.
+                overlap, and together, in order, they are the unsharded batch. For the workers and replicas of a distribution
+                strategy: `tfdml.replicas.distribute(strategy, functools.partial(sampler.dataset, load))`.
             num_shards: into how many parts batches are split. Must divide the number of classes, pairs or triplets of a batch.
             batched: `load` takes all the indices of a batch at once, in one axis. Quicker where that is one `tf.gather`.
             parallel_calls: items loaded at a time; `None` lets `tf.data` decide.
