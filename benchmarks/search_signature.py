@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import annoy
 import keras
 import numpy as np
 import tensorflow as tf
+from _serving_bundles import QUERIES, K, clustered
 
 from tfdml.bundle.graph_search import GallerySearch
 from tfdml.bundle.saved_model import write_saved_model
@@ -37,11 +35,7 @@ from tfdml.bundle.search_plan import plan_search
 from tfdml.index import AnnoyIndex, ExactIndex
 from tfdml.preprocessing import ImagePreprocessing
 
-K = 10
 BATCH = 32
-QUERIES = 512
-PER_CLUSTER = 50
-NOISE = 0.6
 
 
 def main() -> None:
@@ -113,18 +107,6 @@ def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int
         "megabytes": {name: round(value) for name, value in megabytes.items()},
         "milliseconds": {str(size): timed(searches, queries, size, rounds) for size in (1, BATCH)},
     }
-
-
-def clustered(items: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors around `items / 50` directions, and queries of the same kind."""
-    rng = np.random.default_rng(0)
-    around = rng.standard_normal((max(1, items // PER_CLUSTER), dimension), np.float32)
-    rows = np.empty((items + QUERIES, dimension), np.float32)
-    for start in range(0, len(rows), 100_000):
-        part = rows[start : start + 100_000]
-        part[:] = around[rng.integers(0, len(around), len(part))] + NOISE * rng.standard_normal(part.shape, np.float32)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-    return rows[:items], rows[items:]
 
 
 PREPROCESSING = ImagePreprocessing(size=8)

@@ -23,23 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "serving"))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
-from bundle_helpers import fake_record
+from _serving_bundles import K, make_bundle
 from tfdml_serving.engine.filters import parse_filter
 from tfdml_serving.engine.held import HeldVersion
 from tfdml_serving.living import LivingCatalogue
 
-from tfdml.bundle.packing import Gallery, pack
 from tfdml.index._nearest import NearestRows
 
-K = 10
-QUERIES = 512
-PER_CLUSTER = 50
-NOISE = 0.6
 FILTERS = {
     "none": None,
     "1%": "category = category-5",
@@ -65,8 +56,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         bundle = arguments.bundle or Path(folder) / "1"
-        if not bundle.exists():
-            make_bundle(bundle, arguments.items, arguments.dimension)
+        make_bundle(bundle, arguments.items, arguments.dimension)
         figures = measure(bundle, Path(folder), arguments.adds)
     print(json.dumps(figures, indent=2))
     if arguments.json:
@@ -178,32 +168,6 @@ def open_once(bundle: Path) -> dict[str, Any]:
             "mapped_file_megabytes": round(held.manifest.index["bytes"] / 2**20),
             "bytes_checked": sum(file.bytes for file in held.manifest.files.values()),
         }
-
-
-def make_bundle(path: Path, items: int, dimension: int) -> None:
-    rng = np.random.default_rng(0)
-    around = rng.standard_normal((max(1, items // PER_CLUSTER), dimension), np.float32)
-    rows = np.empty((items + QUERIES, dimension), np.float32)
-    for start in range(0, len(rows), 100_000):
-        part = rows[start : start + 100_000]
-        part[:] = around[rng.integers(0, len(around), len(part))] + NOISE * rng.standard_normal(part.shape, np.float32)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-    (path / "variables").mkdir(parents=True)
-    np.save(path.parent / f"{path.name}-queries.npy", rows[items:])
-    (path / "saved_model.pb").write_bytes(b"not a real graph")
-    with open(path / "variables" / "variables.data-00000-of-00001", "wb") as file:
-        for start in range(0, items * 530, 1 << 24):
-            file.write(rng.bytes(min(1 << 24, items * 530 - start)))
-    rng = np.random.default_rng(1)
-    fields: dict[str, Any] = {
-        "category": [f"category-{i}" for i in rng.integers(0, 100, items)],
-        "brand": [f"brand-{i}" for i in rng.integers(0, 10, items)],
-        "in_stock": rng.integers(0, 2, items).tolist(),
-        "price": np.round(rng.gamma(2, 10, items), 2).tolist(),
-        "title": [f"Thing number {i}" for i in range(items)],
-    }
-    ids = [f"item-{i}" for i in range(items)]
-    pack(path, Gallery(rows[:items], ids, fields, "cosine"), fake_record(dimension), recall=0.95)
 
 
 def timed(call: Callable[[], Any]) -> float:

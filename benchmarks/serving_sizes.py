@@ -24,18 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "serving")]
+import numpy as np
+from _serving_bundles import K, clustered
 
-import numpy as np  # noqa: E402
-
-from tfdml.bundle.layout import CATALOGUE, INDEX  # noqa: E402
-from tfdml.bundle.manifest import ModelRecord  # noqa: E402
-from tfdml.bundle.packing import Gallery, pack  # noqa: E402
-
-K = 10
-PER_CLUSTER = 50
-NOISE = 0.6
+from tfdml.bundle.layout import CATALOGUE, INDEX
+from tfdml.bundle.manifest import ModelRecord
+from tfdml.bundle.packing import Gallery, pack
 
 
 def main() -> None:
@@ -89,17 +83,11 @@ def make_bundle(folder: Path, items: int, dimension: int, searches: int) -> Path
     if (bundle / "made.json").exists():
         return bundle
     version = bundle / "products" / "1"
-    rng = np.random.default_rng(0)
-    around = rng.standard_normal((max(1, items // PER_CLUSTER), dimension), np.float32)
-    rows = np.empty((items + searches, dimension), np.float32)
-    for start in range(0, len(rows), 100_000):
-        part = rows[start : start + 100_000]
-        part[:] = around[rng.integers(0, len(around), len(part))] + NOISE * rng.standard_normal(part.shape, np.float32)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    rows, queries = clustered(items, dimension, searches)
     (version / "variables").mkdir(parents=True)
     (version / "saved_model.pb").write_bytes(b"no model: searches are by embedding")
     fields = {"title": [f"Product number {n}" for n in range(items)], "price": [0.01 * (n % 10_000) for n in range(items)]}
-    gallery = Gallery(rows[:items], [f"shop/products/{number}" for number in range(items)], fields, "cosine")
+    gallery = Gallery(rows, [f"shop/products/{number}" for number in range(items)], fields, "cosine")
     model = ModelRecord("", dimension, True, (64, 64, 3), {"size": [64, 64]}, 50_000_000, ("serving_default", "embed_images"))
     began = time.perf_counter()
     manifest = pack(version, gallery, model)
@@ -109,7 +97,7 @@ def make_bundle(folder: Path, items: int, dimension: int, searches: int) -> Path
         "recall_at_10": manifest.index.get("measured_recall", manifest.index.get("recall")),
         "build_seconds": round(time.perf_counter() - began, 1),
     }
-    np.save(bundle / "queries.npy", rows[items:])
+    np.save(bundle / "queries.npy", queries)
     (bundle / "made.json").write_text(json.dumps(made))
     return bundle
 

@@ -29,6 +29,8 @@ NO_DISTANCE = float(np.finfo(np.float32).max)
 _MORE = 16
 _SCORES_IN_FLIGHT = 8 << 20
 _VALUES_IN_FLIGHT = 1 << 20
+# So many lists are read as slices, each by an operation of its own; beyond that the graph would grow out of hand.
+_MOST_SLICES = 64
 
 
 class GallerySearch(tf.Module):
@@ -168,36 +170,68 @@ class GallerySearch(tf.Module):
         """Search in the lists with the nearest centres; each query by itself, for its lists are its own."""
         assert self._probes is not None
         few, many = self._probes
-        # One row more, with nothing to find: the loop's results have no shape when there are no rows.
-        queries, count = tf.pad(queries, [[0, 1], [0, 0]]), tf.pad(count, [[0, 1]])
         closeness = tf.matmul(queries, self._centres, transpose_b=True) - self._centre_halves
-        nearest = tf.math.top_k(closeness, many).indices
+        most = tf.where(tf.reduce_any(count > self._few_up_to), many, few)
+        given = (queries, closeness, tf.math.top_k(closeness, most).indices, self._uncertainty(queries), count)
 
-        def one(given: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-            query, closeness, nearest, error, count = given
+        def found(given: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+            def none() -> tuple[tf.Tensor, tf.Tensor]:
+                return tf.zeros([width], tf.int32), tf.zeros([width], tf.float64)
+
+            return tf.cond(given[-1] > 0, lambda: self._look_for_one(width, *given), none)
+
+        def alone() -> tuple[tf.Tensor, tf.Tensor]:
+            numbers, squares = found(tuple(values[0] for values in given))
+            return numbers[None], squares[None]
+
+        def each() -> tuple[tf.Tensor, tf.Tensor]:
+            # One row more, with nothing to find: the loop's results have no shape when there are no rows.
+            padded = tuple(tf.pad(values, [[0, 1]] + [[0, 0]] * (len(values.shape) - 1)) for values in given)
+            kinds = (tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float64))
+            numbers, squares = tf.map_fn(found, padded, fn_output_signature=kinds)
+            return numbers[:-1], squares[:-1]
+
+        # Most requests are of one query, for which a loop would take as long as the search.
+        return tf.cond(tf.equal(tf.shape(queries)[0], 1), alone, each)
+
+    def _look_for_one(
+        self, width: tf.Tensor, query: tf.Tensor, closeness: tf.Tensor, nearest: tf.Tensor, error: tf.Tensor, count: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        assert self._probes is not None
+        few, many = self._probes
+
+        def bounds(lists: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return tf.gather(self._offsets, lists), tf.gather(self._offsets, lists + 1)
+
+        starts, ends = bounds(nearest[:few])
+
+        def slices() -> tuple[tf.Tensor, tf.Tensor]:
+            # A list is a slice of the rows, which is read where it is; to gather its rows would be to copy them.
+            places = zip(tf.unstack(starts, few), tf.unstack(ends, few), strict=True)
+            products = tf.concat([tf.linalg.matvec(self._rows[start:end], query) for start, end in places], 0)
+            positions = tf.ragged.range(starts, ends).flat_values
+            return positions, products - tf.gather(self._halves, positions)
+
+        def gathered() -> tuple[tf.Tensor, tf.Tensor]:
             lists = nearest if few == many else nearest[: tf.where(count > self._few_up_to, many, few)]
-            starts, ends = tf.gather(self._offsets, lists), tf.gather(self._offsets, lists + 1)
+            starts, ends = bounds(lists)
             enough = tf.reduce_sum(ends - starts) >= count
             starts, ends = tf.cond(enough, lambda: (starts, ends), lambda: self._until_enough(closeness, count))
             positions = tf.ragged.range(starts, ends).flat_values
-            scores = tf.linalg.matvec(tf.gather(self._rows, positions), query) - tf.gather(self._halves, positions)
-            positions = tf.gather(positions, _candidates(scores, count, error))
-            # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
-            numbers = tf.gather(self._numbers, positions)
-            order = tf.argsort(numbers)
-            negative, place = tf.math.top_k(-self._squares(tf.gather(positions, order), query), count)
-            padding = [[0, width - count]]
-            return tf.pad(tf.gather(numbers, tf.gather(order, place)), padding), tf.pad(-negative, padding)
+            return positions, tf.linalg.matvec(tf.gather(self._rows, positions), query) - tf.gather(self._halves, positions)
 
-        def none() -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.zeros([width], tf.int32), tf.zeros([width], tf.float64)
-
-        numbers, squares = tf.map_fn(
-            lambda given: tf.cond(given[-1] > 0, lambda: one(given), none),
-            (queries, closeness, nearest, self._uncertainty(queries), count),
-            fn_output_signature=(tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float64)),
-        )
-        return numbers[:-1], squares[:-1]
+        if few <= _MOST_SLICES:
+            by_slices = tf.logical_and(count <= self._few_up_to, tf.reduce_sum(ends - starts) >= count)
+            positions, scores = tf.cond(by_slices, slices, gathered)
+        else:
+            positions, scores = gathered()
+        positions = tf.gather(positions, _candidates(scores, count, error))
+        # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
+        numbers = tf.gather(self._numbers, positions)
+        order = tf.argsort(numbers)
+        negative, place = tf.math.top_k(-self._squares(tf.gather(positions, order), query), count)
+        padding = [[0, width - count]]
+        return tf.pad(tf.gather(numbers, tf.gather(order, place)), padding), tf.pad(-negative, padding)
 
     def _until_enough(self, closeness: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """So many of the nearest lists that they hold at least `count` items."""
