@@ -87,6 +87,17 @@ def test_lists_that_are_all_looked_into_are_brute_force(metric):
         np.testing.assert_allclose(found["distances"][row, :k], distances[row, :k], rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rows_are_never_copied(method):
+    """`ResourceGather` makes every later reading of its variable a copy: of the whole gallery, for each query."""
+    gallery = built(clustered(300), method=method, recall=1.0)
+    graph = gallery._function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    gathered_from = [node.attr["dtype"].type for node in nodes if node.op == "ResourceGather"]
+    assert tf.string.as_datatype_enum in gathered_from, "ids are gathered so"
+    assert tf.float32.as_datatype_enum not in gathered_from
+
+
 @pytest.mark.parametrize("metric", METRICS[:1])
 def test_lists_find_the_share_that_was_asked_for(metric):
     vectors, queries = clustered(4000, 16, centres=1), clustered(200, 16, centres=1, seed=0)

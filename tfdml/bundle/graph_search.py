@@ -48,6 +48,7 @@ class GallerySearch(tf.Module):
         self._longest = float(np.sqrt(np.einsum("nd,nd->n", plan.rows, plan.rows, dtype=np.float64).max()))
         lists = plan.lists
         rows = plan.rows if lists is None else plan.rows[lists.order]
+        # Always by read_value: once a variable has itself been gathered from, every reading of it copies the whole.
         self._rows = _variable(rows, "rows")
         self._halves = _variable(_half_squares(rows), "half_squared_lengths")
         self._ids = tf.Variable(tf.constant(list(ids), tf.string), trainable=False, name="ids")
@@ -141,7 +142,7 @@ class GallerySearch(tf.Module):
         bound = values[:, wanted - 1] - self._uncertainty(queries)
         # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
         positions = tf.sort(positions, axis=1)
-        differences = tf.cast(tf.gather(self._rows, positions), tf.float64) - tf.cast(queries, tf.float64)[:, None]
+        differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - tf.cast(queries, tf.float64)[:, None]
         negative, place = tf.math.top_k(-tf.reduce_sum(differences * differences, axis=-1), wanted)
         numbers, squares = tf.gather(positions, place, batch_dims=1), -negative
 
@@ -207,10 +208,11 @@ class GallerySearch(tf.Module):
 
         def slices() -> tuple[tf.Tensor, tf.Tensor]:
             # A list is a slice of the rows, which is read where it is; to gather its rows would be to copy them.
+            rows = self._rows.read_value()
             places = zip(tf.unstack(starts, few), tf.unstack(ends, few), strict=True)
-            products = tf.concat([tf.linalg.matvec(self._rows[start:end], query) for start, end in places], 0)
+            products = tf.concat([tf.linalg.matvec(rows[start:end], query) for start, end in places], 0)
             positions = tf.ragged.range(starts, ends).flat_values
-            return positions, products - tf.gather(self._halves, positions)
+            return positions, products
 
         def gathered() -> tuple[tf.Tensor, tf.Tensor]:
             lists = nearest if few == many else nearest[: tf.where(count > self._few_up_to, many, few)]
@@ -218,13 +220,14 @@ class GallerySearch(tf.Module):
             enough = tf.reduce_sum(ends - starts) >= count
             starts, ends = tf.cond(enough, lambda: (starts, ends), lambda: self._until_enough(closeness, count))
             positions = tf.ragged.range(starts, ends).flat_values
-            return positions, tf.linalg.matvec(tf.gather(self._rows, positions), query) - tf.gather(self._halves, positions)
+            return positions, tf.linalg.matvec(tf.gather(self._rows.read_value(), positions), query)
 
         if few <= _MOST_SLICES:
             by_slices = tf.logical_and(count <= self._few_up_to, tf.reduce_sum(ends - starts) >= count)
-            positions, scores = tf.cond(by_slices, slices, gathered)
+            positions, products = tf.cond(by_slices, slices, gathered)
         else:
-            positions, scores = gathered()
+            positions, products = gathered()
+        scores = products - tf.gather(self._halves.read_value(), positions)
         positions = tf.gather(positions, _candidates(scores, count, error))
         # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
         numbers = tf.gather(self._numbers, positions)
@@ -257,7 +260,7 @@ class GallerySearch(tf.Module):
         step = max(1, _VALUES_IN_FLIGHT // self._rows.shape[1])
 
         def at_once(positions: tf.Tensor) -> tf.Tensor:
-            differences = tf.cast(tf.gather(self._rows, positions), tf.float64) - wide
+            differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - wide
             return tf.reduce_sum(differences * differences, axis=1)
 
         def in_blocks() -> tf.Tensor:
