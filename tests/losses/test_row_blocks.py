@@ -45,22 +45,22 @@ def assert_same(found, expected, rtol=1e-9):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * np.abs(other).max())
 
 
-@pytest.mark.parametrize("rows", [4, 1000])
 @every_loss
-def test_within_a_batch_it_is_the_loss(name, rows):
+def test_within_a_batch_it_is_the_loss(name):
     labels, x = random_batch(b=13, d=4)
     loss = LOSSES[name]
     expected = value_and_gradients(lambda x: loss.call(labels, x), x)
-    assert_same(value_and_gradients(lambda x: RowBlocks(loss, rows).call(labels, x), x), expected)
+    assert_same(value_and_gradients(lambda x: RowBlocks(loss, 4).call(labels, x), x), expected)
 
 
 @some_losses
-def test_in_single_precision(name):
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_in_single_precision(name, rows):
     labels, x = random_batch(b=32, d=8)
     x = x.astype(np.float32)
     loss = LOSSES[name]
     expected = value_and_gradients(lambda x: loss.call(labels, x), x)
-    assert_same(value_and_gradients(lambda x: RowBlocks(loss, 5).call(labels, x), x), expected, 1e-5)
+    assert_same(value_and_gradients(lambda x: RowBlocks(loss, rows).call(labels, x), x), expected, 1e-5)
 
 
 @every_loss
@@ -69,11 +69,8 @@ def test_between_it_is_the_loss(name):
     r = np.where(valid[:, None], r, np.nan)
     loss = LOSSES[name]
     expected = value_and_gradients(lambda x, r: loss.between(labels, x, others, r, valid, itself), x, r)
-    for rows in (3,):
-        found = value_and_gradients(
-            lambda x, r, rows=rows: RowBlocks(loss, rows).between(labels, x, others, r, valid, itself), x, r
-        )
-        assert_same(found, expected)
+    found = value_and_gradients(lambda x, r: RowBlocks(loss, 3).between(labels, x, others, r, valid, itself), x, r)
+    assert_same(found, expected)
 
 
 @some_losses
