@@ -176,10 +176,11 @@ async def changes(url: str, path: Path, adds: int) -> Figures:
     searches = [by_embedding(query) for query in np.load(path.parent / f"{path.name}-queries.npy")]
     vectors = np.random.default_rng(5).standard_normal((adds, DIMENSION), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    connection, acknowledged, found_after, missed = await Connection.to(url), list[float](), list[float](), 0
+    acknowledged, found_after, missed = list[float](), list[float](), 0
     await load(url, 1, searches, requests=200)
     idle = await load(url, 1, searches, requests=4000)
-    done = False
+    # Not before: the service closes a connection on which nothing arrives for ten seconds.
+    connection, done = await Connection.to(url), False
     searching = asyncio.create_task(load(url, 1, searches, until=lambda: done))
     began = time.perf_counter()
     for number, vector in enumerate(vectors):
