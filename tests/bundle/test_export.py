@@ -237,7 +237,7 @@ def test_a_recall_that_is_not_reached_publishes_nothing(tmp_path, monkeypatch):
     def build(*args, **kwargs):
         raise ValueError("recall=0.99 was not reached: 0.71 at best. More trees: trees=40.")
 
-    monkeypatch.setattr(packing.AnnoyIndex, "build", build)
+    monkeypatch.setattr("tfdml.index.AnnoyIndex.build", build)
     with pytest.raises(BundleError, match=r"index cannot be built: recall=0\.99 was not reached"):
         bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", recall=0.99, search=None)
     assert nothing_published(tmp_path / "to")
@@ -331,3 +331,24 @@ def test_the_deep_check_notices_a_model_that_is_not_the_gallerys(tmp_path, monke
         with pytest.raises(BundleError, match=r"embeds images of the gallery .* away from their vectors in the index"):
             verify(published.path, deep=True)
     assert deep.TOLERANCE == 1e-3
+
+
+@pytest.mark.parametrize("index", ["exact", {"backend": "faiss", "kind": "hnsw", "links": 4}])
+def test_another_index_than_annoy(tmp_path, index):
+    if index != "exact":
+        pytest.importorskip("faiss")
+    with bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", index=index) as published:
+        kind = "exact" if index == "exact" else "hnsw"
+        assert (published.index.kind, published.manifest.index.get("links", 4)) == (kind, 4)
+        verify(published.path, deep=True)
+        assert published.search(published.index.vectors([3])[0], k=1)[0][0].id == "item/3"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"index": "scann"}, "index='scann' is not known"), ({"index": "exact", "trees": 3}, "trees=3: only an index by Annoy")],
+)
+def test_an_index_that_makes_no_sense(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", **options)
+    assert nothing_published(tmp_path / "to")

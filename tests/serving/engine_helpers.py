@@ -49,7 +49,8 @@ def make_bundle(
     vectors = np.stack([vector for _, vector in items.values()])
     columns = {name: [fields[name] for fields, _ in items.values()] for name in FIELDS}
     gallery = Gallery(vectors, list(items), columns, metric, thumbnails=thumbnails)
-    pack(path, gallery, fake_record(vectors.shape[1]), recall=0.9, trees=4, space=space, **options)
+    options = {"trees": 4, **options} if options.get("index", "annoy") == "annoy" else options
+    pack(path, gallery, fake_record(vectors.shape[1]), **{"recall": 0.9, "space": space, **options})
     return path
 
 

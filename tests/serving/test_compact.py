@@ -218,3 +218,13 @@ def test_the_command_and_a_model_that_only_embeds(living, tmp_path):
         assert (made.manifest.model.fingerprint, made.manifest.search) == (space, None)
         assert made.catalogue.fields["colour"] == "text"
         assert not made.catalogue.has_thumbnails
+
+
+def test_the_next_version_has_an_index_of_the_same_kind(model, living, tmp_path):
+    pytest.importorskip("faiss")
+    index = {"backend": "faiss", "kind": "hnsw", "links": 4}
+    with export(model, gallery_dataset(), tmp_path / "products", index=index, search=None) as published:
+        put(living, "new", NEW[0], published.manifest.space, model)
+    with compact(tmp_path / "products", living) as folded:
+        assert (folded.index.kind, folded.manifest.index["links"], len(folded)) == ("hnsw", 4, ITEMS + 1)
+        assert folded.search(model.embed(NEW[:1])[0], k=1)[0][0].id == "new"

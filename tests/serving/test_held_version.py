@@ -86,7 +86,7 @@ def test_it_is_one_gallery_whatever_changes(bundle, living, monkeypatch, exact):
     path, base, metric = bundle
     if not exact:  # the trees, whatever they cost
         monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-        monkeypatch.setattr(base_search, "_ANNOY_COST", 1e-6)
+        monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
     rng, items = np.random.default_rng(11), dict(base)
     random_changes(rng, living, items, base, metric, 30)
     with HeldVersion.open(path, living) as held:
@@ -101,7 +101,7 @@ def test_it_is_one_gallery_whatever_changes(bundle, living, monkeypatch, exact):
 def test_the_trees_are_asked_where_most_is_selected(bundle, monkeypatch):
     path, items, metric = bundle
     monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-    monkeypatch.setattr(base_search, "_ANNOY_COST", 1e-6)
+    monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
     with HeldVersion.open(path) as held:
         monkeypatch.setattr(held._base, "_exactly", lambda *_: pytest.fail("compared one by one"))
         where = parse_filter("not stock = 0", held.fields)

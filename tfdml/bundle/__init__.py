@@ -1,7 +1,7 @@
 """The deployable directory: a model, and the index, catalogue and manifest that were made with it.
 
-Reading (`Bundle`, `verify`, `Catalogue`, `Manifest`) needs NumPy, Annoy and the standard library only; writing (`export`),
-embedding (`Embedder`) and searching with the model alone (`Searcher`) load TensorFlow when they are first used.
+Reading (`Bundle`, `verify`, `Catalogue`, `Manifest`) needs NumPy, Annoy or the index's own backend, and the standard library;
+writing (`export`), embedding (`Embedder`) and searching with the model alone (`Searcher`) load TensorFlow when first used.
 """
 
 from __future__ import annotations

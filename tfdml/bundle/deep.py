@@ -17,13 +17,13 @@ from tfdml.bundle.runner import SignatureRunner
 from tfdml.bundle.saved_model import BYTES_INPUT, FROM_BYTES
 from tfdml.bundle.verification import refusing
 from tfdml.bundle.warmup import read_warmup
-from tfdml.index import AnnoyIndex
+from tfdml.index import StoredIndex
 
 # Of an embedding's length. Other kernels round differently, about 1e-6; another model, or another resize, is far beyond.
 TOLERANCE = 1e-3
 
 
-def check_model(root: Path, manifest: Manifest, index: AnnoyIndex, catalogue: Catalogue) -> Iterator[str]:
+def check_model(root: Path, manifest: Manifest, index: StoredIndex, catalogue: Catalogue) -> Iterator[str]:
     """Yields a sentence for each thing that is in order.
 
     Raises:

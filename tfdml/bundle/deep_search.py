@@ -9,7 +9,7 @@ from tfdml.bundle.catalogue import Catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.manifest import Manifest
 from tfdml.bundle.runner import SearchAnswers, SignatureRunner
-from tfdml.index import AnnoyIndex
+from tfdml.index import StoredIndex
 from tfdml.index._nearest import NearestRows
 
 _ITEMS = 32
@@ -22,7 +22,7 @@ _FROM_IMAGE = 2e-3
 
 
 def check_search_signatures(
-    runner: SignatureRunner, manifest: Manifest, index: AnnoyIndex, catalogue: Catalogue, images: list[bytes]
+    runner: SignatureRunner, manifest: Manifest, index: StoredIndex, catalogue: Catalogue, images: list[bytes]
 ) -> int:
     """Searches for items of the gallery, by their vectors and for the probes by their images, and returns how many.
 
@@ -59,7 +59,7 @@ def _check_answers(
     queries: npt.NDArray[np.float32],
     k: int,
     manifest: Manifest,
-    index: AnnoyIndex,
+    index: StoredIndex,
     catalogue: Catalogue,
 ) -> None:
     """Whether ids, distances, order and fields are those of index and catalogue."""
@@ -89,7 +89,7 @@ def _check_answers(
                 raise BundleError(f"the model's search returns other values of {name!r} than the catalogue has.")
 
 
-def _check_exact(answers: SearchAnswers, queries: npt.NDArray[np.float32], index: AnnoyIndex) -> None:
+def _check_exact(answers: SearchAnswers, queries: npt.NDArray[np.float32], index: StoredIndex) -> None:
     k = int(answers.count[0])
     blocks = list(NearestRows(np.ascontiguousarray(index.vectors())).search(queries, k))
     squares = np.concatenate([block.squared_distances for block in blocks])

@@ -20,7 +20,7 @@ from tfdml.bundle.graph_search import GallerySearch
 from tfdml.bundle.layout import WARMUP
 from tfdml.bundle.manifest import ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.match_probability import MatchProbability
-from tfdml.bundle.packing import Gallery, check_gallery, pack
+from tfdml.bundle.packing import Gallery, check_gallery, pack, with_trees
 from tfdml.bundle.publish import Publication, translated_os_errors
 from tfdml.bundle.reader import Bundle
 from tfdml.bundle.runner import SignatureRunner
@@ -64,6 +64,7 @@ def export(
     match_probability: MatchProbability | None = None,
     thumbnails: int = 96,
     batch_size: int = 64,
+    index: str | Mapping[str, Any] = "annoy",
     trees: int | str = "auto",
     seed: int = 0,
     max_pixels: int = 50_000_000,
@@ -95,7 +96,11 @@ def export(
         thumbnails: side, in pixels, of the small picture that the catalogue keeps of each item (about 3 kB at 96), so that
             answers can be shown; 0 keeps none.
         batch_size: images per step while embedding.
-        trees, seed: of the index, as in `tfdml.index.AnnoyIndex.build`.
+        index: what searches beside the model: "annoy"; "exact"; FAISS's "flat", "hnsw", "ivf", "ivf_sq" or "ivf_pq" (they need
+            `pip install 'tfdml[faiss]'`, also where the bundle is served); or a mapping with settings, as in
+            `tfdml.index.build_index`.
+        trees: of an index by Annoy, as in `tfdml.index.AnnoyIndex.build`.
+        seed: of the index.
         max_pixels: the exported model does not decode larger images.
         warmup_batch_sizes: batch sizes that TF-Serving runs through every signature before it takes requests.
         search: how the SavedModel searches the gallery by itself, so that TF-Serving alone answers: "exact"; "ivf", in lists by
@@ -112,6 +117,7 @@ def export(
         BundleError: with nothing published: if the version exists, ids are not unique, an embedding is not finite, gallery,
             preprocessing and model do not fit together, the model cannot be served, the asked recall is not reached, or the
             disk is full.
+        ImportError: if the index's backend is not installed.
 
     Example:
         >>> import tempfile, keras, numpy as np, tfdml
@@ -128,6 +134,7 @@ def export(
     for name, value in {"batch_size": batch_size, "max_pixels": max_pixels}.items():
         check_positive(name, value)
     check_search(search, max_k, recall)
+    settings = with_trees(index, trees)
     report = progress or (lambda step, share: None)
     chosen = _preprocessing(model, gallery, preprocessing)
     ids = [str(item) for item in gallery.ids]
@@ -166,7 +173,7 @@ def export(
             packed,
             _record(info, chosen, max_pixels, normalised),
             recall=recall,
-            trees=trees,
+            index=settings,
             seed=seed,
             evaluation=evaluation.as_dict() if hasattr(evaluation, "as_dict") else evaluation,
             thresholds=thresholds,

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfdml.bundle.errors import BundleError
 
@@ -15,6 +16,7 @@ EXTRA = "assets.extra"
 RETRIEVAL = f"{EXTRA}/retrieval"
 MANIFEST = f"{RETRIEVAL}/manifest.json"
 INDEX = f"{RETRIEVAL}/index.ann"
+INDEX_FILES = {"annoy": INDEX, "faiss": f"{RETRIEVAL}/index.faiss", "exact": f"{RETRIEVAL}/index.vectors"}
 CATALOGUE = f"{RETRIEVAL}/catalogue.sqlite"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 
@@ -86,6 +88,11 @@ def list_files(root: Path) -> list[str]:
                     kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
                     raise BundleError(f"{name} in {str(root)!r} is {kind}; a bundle holds regular files only. Copy it anew.")
     return sorted(found)
+
+
+def index_file(record: Mapping[str, Any]) -> str:
+    """The index file of a bundle, by the backend that the index's record names."""
+    return INDEX_FILES.get(str(record.get("backend")), INDEX)
 
 
 def record_file(path: Path) -> FileRecord:

@@ -18,12 +18,13 @@ import tfdml
 from tfdml.bundle.catalogue import Value
 from tfdml.bundle.catalogue_writer import check_ids, write_catalogue
 from tfdml.bundle.errors import BundleError
-from tfdml.bundle.layout import CATALOGUE, INDEX, MANIFEST, RETRIEVAL, list_files, model_fingerprint, record_file
+from tfdml.bundle.layout import CATALOGUE, INDEX_FILES, MANIFEST, RETRIEVAL, list_files, model_fingerprint, record_file
 from tfdml.bundle.manifest import FoldedRecord, Manifest, ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.match_probability import MatchProbability
-from tfdml.index import AnnoyIndex
+from tfdml.index.stored import IndexSettings, build_index, index_settings
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "annoy")
+_FAISS = "faiss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ def pack(
     model: ModelRecord,
     *,
     recall: float = 0.95,
+    index: IndexSettings = "annoy",
     trees: int | str = "auto",
     seed: int = 0,
     evaluation: Mapping[str, float] | None = None,
@@ -70,7 +72,9 @@ def pack(
         gallery: the items.
         model: what is known of the model; its fingerprint is computed here.
         recall: share of the true neighbours that the index must find.
-        trees, seed: as in `tfdml.index.AnnoyIndex.build`.
+        index: as in `tfdml.index.build_index`.
+        trees: of an index by Annoy.
+        seed: of the index.
         evaluation: retrieval figures by name.
         thresholds: calibrated distances by name.
         search: how the SavedModel searches by itself, if it does.
@@ -88,12 +92,14 @@ def pack(
     workshop.mkdir()
     try:
         try:
-            index = AnnoyIndex.build(
-                gallery.vectors, gallery.ids, gallery.metric, trees=trees, seed=seed, recall=recall, folder=workshop
+            settings = with_trees(index, trees)
+            built = build_index(
+                gallery.vectors, gallery.ids, gallery.metric, settings, seed=seed, recall=recall, folder=workshop
             )
         except ValueError as error:
             raise BundleError(f"the index cannot be built: {error}") from error
-        spec = index.save(directory / INDEX)
+        file = INDEX_FILES[settings["backend"]]
+        spec = built.save(directory / file)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     manifest = Manifest(
@@ -105,7 +111,7 @@ def pack(
         index=spec.as_dict(),
         evaluation={name: float(value) for name, value in (evaluation or {}).items()},
         thresholds=dict(thresholds or {}),
-        libraries=_library_versions(),
+        libraries=_library_versions(settings["backend"]),
         probes=tuple(int(number) for number in gallery.probes),
         files={},
         search=search,
@@ -115,12 +121,22 @@ def pack(
     )
     notes = {"manifest_identity": manifest.identity()}
     write_catalogue(directory / CATALOGUE, gallery.ids, gallery.fields, notes, gallery.thumbnails)
-    added = {name: record_file(directory / name) for name in (INDEX, CATALOGUE)}
+    added = {name: record_file(directory / name) for name in (file, CATALOGUE)}
     manifest = dataclasses.replace(manifest, files={**files, **added})
     data = manifest.to_bytes()
     Manifest.from_bytes(data)
     (directory / MANIFEST).write_bytes(data)
     return manifest
+
+
+def with_trees(index: IndexSettings, trees: int | str) -> dict[str, Any]:
+    """The settings of an index, with the number of trees if that was given apart."""
+    settings = index_settings(index)
+    if trees == "auto":
+        return settings
+    if settings["backend"] != "annoy":
+        raise ValueError(f"trees={trees!r}: only an index by Annoy has trees, and index={index!r} is another. Leave it out.")
+    return {**settings, "trees": trees}
 
 
 def check_gallery(gallery: Gallery, dimension: int) -> None:
@@ -149,9 +165,9 @@ def _some(ids: Sequence[str], numbers: npt.NDArray[Any]) -> str:
     return ", ".join(repr(ids[number]) for number in numbers[:3])
 
 
-def _library_versions() -> dict[str, str]:
+def _library_versions(backend: str) -> dict[str, str]:
     found = {"python": platform.python_version(), "numpy": np.__version__}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *([_FAISS] if backend == _FAISS else [])):
         for distribution in (name, f"{name}-cpu"):
             try:
                 found[name] = metadata.version(distribution)

@@ -44,7 +44,7 @@ class Bundle:
     Attributes:
         path: the version directory.
         manifest: a `tfdml.bundle.Manifest`.
-        index: the `tfdml.index.AnnoyIndex`, memory-mapped.
+        index: a `tfdml.index.StoredIndex`, memory-mapped: an `AnnoyIndex`, unless the bundle was exported with another.
         catalogue: the `tfdml.bundle.Catalogue`.
 
     Example:

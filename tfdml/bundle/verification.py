@@ -13,16 +13,16 @@ from tfdml.bundle.catalogue import Catalogue
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.layout import (
     CATALOGUE,
-    INDEX,
     MANIFEST,
     FileRecord,
+    index_file,
     list_files,
     model_fingerprint,
     record_file,
     resolve,
 )
 from tfdml.bundle.manifest import LARGEST_MANIFEST, Manifest
-from tfdml.index import AnnoyIndex, IndexFormatError
+from tfdml.index import IndexFormatError, StoredIndex, load_index
 from tfdml.index._ids import PackedIds
 
 _AGAIN = "Copy or export the bundle anew."
@@ -85,7 +85,7 @@ def verify(
             index = open_index(root, manifest, catalogue)
             spec = index.spec
             note(
-                f"index: {len(index)} vectors of dimension {index.dimension}, {index.metric}, "
+                f"index: {index.kind}, {len(index)} vectors of dimension {index.dimension}, {index.metric}, "
                 f"recall@{spec.recall_at} {spec.recall:.3f}"
             )
             if deep:
@@ -108,7 +108,7 @@ def read_manifest(root: Path) -> Manifest:
 def check_files(root: Path, manifest: Manifest) -> None:
     """Every file is there with its size and checksum, no other is, and the model is the one that the index was made with."""
     there, listed = set(list_files(root)) - {MANIFEST}, set(manifest.files)
-    for name in (INDEX, CATALOGUE, "saved_model.pb"):
+    for name in (index_file(manifest.index), CATALOGUE, "saved_model.pb"):
         if name not in listed:
             raise BundleError(f"{MANIFEST}: lists no {name}. {_AGAIN}")
     if missing := sorted(listed - there):
@@ -153,21 +153,23 @@ def open_catalogue(root: Path, manifest: Manifest) -> Catalogue:
     return catalogue
 
 
-def open_index(root: Path, manifest: Manifest, catalogue: Catalogue) -> AnnoyIndex:
+def open_index(root: Path, manifest: Manifest, catalogue: Catalogue) -> StoredIndex:
     """The index, if it has the manifest's dimension, metric and number of items, and its record is that of its file."""
-    file = manifest.files.get(INDEX)
+    name = index_file(manifest.index)
+    file = manifest.files.get(name)
     if file is None or (manifest.index.get("sha256"), manifest.index.get("bytes")) != (file.sha256, file.bytes):
-        raise BundleError(f"{INDEX} is not the index that was built for this bundle. {_AGAIN}")
-    for name, expected in {
+        raise BundleError(f"{name} is not the index that was built for this bundle. {_AGAIN}")
+    for key, expected in {
         "dimension": manifest.model.dimension,
         "metric": manifest.metric,
         "count": manifest.items,
     }.items():
-        if manifest.index.get(name) != expected:
-            raise BundleError(
-                f"{MANIFEST}: the index has {name}={manifest.index.get(name)!r}, the bundle {expected!r}. {_AGAIN}"
-            )
-    return AnnoyIndex.load(root / INDEX, manifest.index, PackedIds(catalogue.iter_ids()), checksum=False)
+        if manifest.index.get(key) != expected:
+            raise BundleError(f"{MANIFEST}: the index has {key}={manifest.index.get(key)!r}, the bundle {expected!r}. {_AGAIN}")
+    try:
+        return load_index(root / name, manifest.index, PackedIds(catalogue.iter_ids()), checksum=False)
+    except ImportError as error:
+        raise BundleError(str(error)) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +38,13 @@ def export(
     to: Annotated[Path, typer.Option(help="The model directory; versions are directories in it.")] = Path("exports/products"),
     version: Annotated[int | None, typer.Option(help="An integer; the one after the latest if left out.")] = None,
     recall: Annotated[float, typer.Option(help="Share of the true nearest neighbours that the index must find.")] = 0.95,
+    index: Annotated[
+        str,
+        typer.Option(
+            help="What searches beside the model: annoy, exact, flat, hnsw, ivf, ivf_sq, ivf_pq, or settings as JSON, such as "
+            '{"backend": "faiss", "kind": "ivf", "lists": 4096}.'
+        ),
+    ] = "annoy",
     thumbnails: Annotated[int, typer.Option(help="Side of the items' small pictures, in pixels; 0 for none.")] = 96,
     search: Annotated[
         str, typer.Option(help="How the model itself searches, for TF-Serving alone: auto, exact, ivf (in lists) or none.")
@@ -71,6 +78,7 @@ def export(
             to,
             version,
             recall=recall,
+            index=from_option(index),
             thumbnails=thumbnails,
             search=None if search == "none" else search,
             search_fields=search_field or (),
@@ -79,6 +87,16 @@ def export(
             **calibration,
         )
     say(describe(published))
+
+
+def from_option(index: str) -> str | dict[str, Any]:
+    """What `--index` was given: a word, or a JSON object of settings."""
+    if not index.lstrip().startswith("{"):
+        return index
+    try:
+        return dict(json.loads(index))
+    except ValueError as error:
+        raise ValueError(f'--index: not JSON: {error}. Quote it as a whole: --index \'{{"backend": "faiss"}}\'.') from error
 
 
 def verify(
@@ -175,8 +193,7 @@ def describe(opened: Bundle) -> str:
         f"  model       {height} x {width} x {channels} to {model.dimension} dimensions, {manifest.metric} distance"
         + (", normalised" if model.normalised else ""),
         f"  signatures  {', '.join(model.signatures)}",
-        f"  index       {index['backend']}, {index['trees']} trees, search_k {index['search_k']}; "
-        f"finds {index['recall']:.1%} of the {index['recall_at']} true neighbours",
+        f"  index       {spoken_index(index)}; finds {index['recall']:.1%} of the {index['recall_at']} true neighbours",
         f"  search      {spoken_search(manifest.search)}",
         f"  made        {manifest.created} by tfdml {manifest.tfdml_version}, "
         + ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()),
@@ -188,6 +205,19 @@ def describe(opened: Bundle) -> str:
         shares = [f"{spoken(name)} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
         lines.append(f"  evaluation  {', '.join(shares)}")
     return "\n".join(lines)
+
+
+def spoken_index(record: Mapping[str, Any]) -> str:
+    """A bundle's index in a few words: backend and settings."""
+    named = {name: record[name] for name in ("trees", "lists", "links", "code_bytes", "search_k") if record.get(name)}
+    backend = " ".join(str(record[name]) for name in ("backend", "kind") if name in record)
+    if record["backend"] == "exact":
+        return backend
+    settings = [
+        f"{value} {name}" if name == "trees" else f"{name.replace('code_bytes', 'code bytes')} {value}"
+        for name, value in named.items()
+    ]
+    return ", ".join([backend, *settings])
 
 
 def spoken_search(record: SearchRecord | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tfdml.index._annoy_spec import AnnoySpec
+from tfdml.index._exact_spec import ExactSpec
 from tfdml.index._faiss_spec import FAISS_KINDS, FaissSpec
 from tfdml.index.annoy import AnnoyIndex
 from tfdml.index.base import METRICS, IndexFormatError, SearchResult, VectorIndex
 from tfdml.index.exact import ExactIndex
 from tfdml.index.faiss import FaissIndex
+from tfdml.index.stored import StoredIndex, build_index, index_settings, load_index
 
 __all__ = [
     "FAISS_KINDS",
@@ -15,9 +17,14 @@ __all__ = [
     "AnnoyIndex",
     "AnnoySpec",
     "ExactIndex",
+    "ExactSpec",
     "FaissIndex",
     "FaissSpec",
     "IndexFormatError",
     "SearchResult",
+    "StoredIndex",
     "VectorIndex",
+    "build_index",
+    "index_settings",
+    "load_index",
 ]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from tfdml.index._faiss_spec import FaissSpec
+from tfdml.index._files import map_vectors_at
 from tfdml.index.base import Floats, IndexFormatError
 
 _PAGE = 4096
-_CHUNK = 1 << 22
 _TRAINING_ROWS_PER_LIST = 64
 _TRAINING_ROWS_OF_CODES = 65_536
 _EF_CONSTRUCTION = 80
@@ -82,18 +82,7 @@ def _grown(faiss: Any, rows: Floats, kind: str, lists: int, links: int, code_byt
 
 def map_vectors(path: Path, spec: FaissSpec) -> Floats:
     """The items' vectors `[count, dimension]`, mapped read-only: finite, and of length 1 under cosine."""
-    shape = (spec.count, spec.dimension)
-    vectors: Floats = np.asarray(np.memmap(path, dtype="<f4", mode="r", offset=spec.vectors_at, shape=shape))
-    step = max(1, _CHUNK // (4 * spec.dimension))
-    for start in range(0, spec.count, step):
-        block = vectors[start : start + step]
-        with np.errstate(over="ignore", invalid="ignore"):
-            lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
-        if not np.isfinite(lengths).all():
-            raise IndexFormatError(f"{path}: a vector holds NaN or infinity.")
-        if spec.metric == "cosine" and np.abs(lengths - 1).max() > 1e-3:
-            raise IndexFormatError(f"{path}: the metric is cosine, but its vectors are not of length 1.")
-    return vectors
+    return map_vectors_at(path, spec.vectors_at, spec.count, spec.dimension, spec.metric)
 
 
 def open_structure(path: Path, spec: FaissSpec, prefault: bool) -> Any:

@@ -7,7 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from tfdml.index.base import IndexFormatError
+import numpy as np
+
+from tfdml.index.base import Floats, IndexFormatError
 
 _CHUNK = 1 << 22
 
@@ -23,6 +25,21 @@ def check_bytes(path: Path, size: int, digest: str | None) -> None:
         found = sha256(path)
         if found != digest:
             raise IndexFormatError(f"{path}: SHA-256 {found}, expected {digest}. The file is damaged or another one.")
+
+
+def map_vectors_at(path: Path, offset: int, count: int, dimension: int, metric: str) -> Floats:
+    """Vectors `[count, dimension]` of a file, mapped read-only: finite, and of length 1 under cosine."""
+    vectors: Floats = np.asarray(np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=(count, dimension)))
+    step = max(1, _CHUNK // (4 * dimension))
+    for start in range(0, count, step):
+        block = vectors[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+        if not np.isfinite(lengths).all():
+            raise IndexFormatError(f"{path}: a vector holds NaN or infinity.")
+        if metric == "cosine" and np.abs(lengths - 1).max() > 1e-3:
+            raise IndexFormatError(f"{path}: the metric is cosine, but its vectors are not of length 1.")
+    return vectors
 
 
 def sha256(path: Path) -> str:
@@ -52,6 +69,14 @@ def copy_atomically(source: Path, target: Path) -> str:
         raise
     _sync_folder(target.parent)
     return digest.hexdigest()
+
+
+def write_atomically(rows: Floats, target: Path) -> str:
+    """As `copy_atomically`, of vectors as float32, row by row."""
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        source = Path(folder) / "vectors"
+        rows.astype("<f4", copy=False).tofile(source)
+        return copy_atomically(source, target)
 
 
 def _sync_folder(folder: Path) -> None:

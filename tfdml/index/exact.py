@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfdml._checks import check_choice
+from tfdml.index._exact_spec import ExactSpec
+from tfdml.index._files import check_bytes, map_vectors_at, write_atomically
+from tfdml.index._ids import PackedIds
 from tfdml.index._nearest import NearestRows
 from tfdml.index.base import METRICS, Floats, Integers, SearchResult, check_ids, check_k, check_queries, check_vectors
 
@@ -19,7 +26,8 @@ class ExactIndex:
     The yardstick that the approximate indexes are measured against, and the right choice up to about 100,000 items. A
     float32 matrix product finds the candidates on all cores, and float64 differences order them, so near-duplicates come
     in the right order too; equal distances are ordered by item number. Memory: two copies of the vectors and a few blocks
-    of 32 MB, never `queries x items`. Safe to search from several threads.
+    of 32 MB, never `queries x items`; what `load` opened is mapped, and copied once, at the first search. Safe to search
+    from several threads.
 
     Args:
         vectors: `[N, D]`, finite. Under cosine they are stored divided by their length.
@@ -43,9 +51,65 @@ class ExactIndex:
     def __init__(self, vectors: npt.ArrayLike, ids: Iterable[Any], metric: str = "cosine") -> None:
         self._metric = check_choice("metric", metric, METRICS)
         self._vectors = check_vectors(vectors, metric)
-        self._ids = check_ids(ids, len(self._vectors))
-        self._id_array = np.array(self._ids, dtype=object)
-        self._nearest = NearestRows(self._vectors)
+        self._ids: Sequence[str] = check_ids(ids, len(self._vectors))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], spec: ExactSpec | Mapping[str, Any], ids: Iterable[Any], *, checksum: bool = True
+    ) -> ExactIndex:
+        """Opens a saved index; its vectors are mapped from the file.
+
+        Args:
+            path: the file.
+            spec: what `save` returned, or its dict.
+            ids: the items' ids in order, as many as `spec.count`.
+            checksum: False skips the SHA-256 only (for a caller that has computed it just before).
+
+        Raises:
+            IndexFormatError: if file and spec disagree; it says how.
+            ValueError: for ids that are no strings, not unique, or not as many as there are items.
+        """
+        spec = ExactSpec.from_dict(spec.as_dict() if isinstance(spec, ExactSpec) else spec)
+        file = Path(path)
+        check_bytes(file, spec.bytes, spec.sha256 if checksum else None)
+        index = cls.__new__(cls)
+        index._metric = spec.metric
+        index._vectors = map_vectors_at(file, 0, spec.count, spec.dimension, spec.metric)
+        index._ids = ids if isinstance(ids, PackedIds) and len(ids) == spec.count else check_ids(ids, spec.count)
+        return index
+
+    def save(self, path: str | os.PathLike[str]) -> ExactSpec:
+        """Writes the vectors to a file, all of it or nothing, and returns what a reader must know of it."""
+        digest = write_atomically(self._vectors, Path(path))
+        return dataclasses.replace(self.spec, sha256=digest)
+
+    @property
+    def spec(self) -> ExactSpec:
+        """What `save` would record, but for the checksum."""
+        return ExactSpec(
+            dimension=self.dimension,
+            metric=self._metric,
+            count=len(self),
+            search_k=len(self),
+            recall_asked=1.0,
+            recall=1.0,
+            recall_at=max(1, min(10, len(self) - 1)),
+            sha256="",
+            bytes=self._vectors.nbytes,
+        )
+
+    @property
+    def kind(self) -> str:
+        """`"exact"`."""
+        return "exact"
+
+    @cached_property
+    def _nearest(self) -> NearestRows:
+        return NearestRows(self._vectors)
+
+    @cached_property
+    def _id_array(self) -> npt.NDArray[np.object_]:
+        return np.array(list(self._ids), dtype=object)
 
     @property
     def dimension(self) -> int:
@@ -65,6 +129,14 @@ class ExactIndex:
     def vectors(self, numbers: npt.ArrayLike | None = None) -> Floats:
         """The stored vectors (of length 1 under cosine) of some items, or of all."""
         return self._vectors if numbers is None else self._vectors[np.asarray(numbers)]
+
+    def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
+        """As `vectors` of some items."""
+        return self._vectors.take(numbers, axis=0)
+
+    def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
+        """The numbers of the `count` nearest items of one query, nearest first; `search_k` changes nothing."""
+        return self.search(query, min(count, len(self))).numbers[0]
 
     def search(self, queries: npt.ArrayLike, k: int = 10, exclude: npt.ArrayLike | None = None) -> SearchResult:
         """The k nearest items of each query.

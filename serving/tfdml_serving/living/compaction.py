@@ -15,7 +15,7 @@ from tfdml.bundle import Bundle, BundleError, FoldedRecord, Manifest, Publicatio
 from tfdml.bundle.layout import EXTRA, WARMUP
 from tfdml.bundle.packing import Gallery, check_gallery, pack
 from tfdml.bundle.publish import translated_os_errors
-from tfdml.index.annoy import number_of_trees
+from tfdml.index.stored import settings_of
 from tfdml_serving.living.folding import FoldedGallery, folded_before
 from tfdml_serving.living.records import Floats
 from tfdml_serving.living.store import LivingCatalogue
@@ -93,14 +93,13 @@ def _publish(
         del runner
         report("build the index and the catalogue", 0.0)
         index = manifest.index
-        automatic = index["trees"] == number_of_trees("auto", manifest.items)
         pack(
             directory,
             dataclasses.replace(packed, probes=probes),
             dataclasses.replace(manifest.model, fingerprint=""),
             recall=index["recall_asked"],
-            trees="auto" if automatic else index["trees"],
-            seed=index["seed"],
+            index=settings_of(index),
+            seed=index.get("seed", 0),
             evaluation=manifest.evaluation,
             thresholds=manifest.thresholds,
             search=found,
