@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import threading
 
 import annoy
 import numpy as np
 import pytest
+from index_checks import assert_threads_agree
 
 from tfdml.index import AnnoyIndex, AnnoySpec, ExactIndex, IndexFormatError
 from tfdml.index import _annoy_file as annoy_file
@@ -364,16 +364,7 @@ def test_the_self_test_notices(index, saved, changes, message) -> None:
 
 
 def test_many_threads_get_the_same_answers(index) -> None:
-    queries = gallery(60, seed=6)
-    expected = index.search(queries, k=5).numbers
-    answers: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: answers.append(index.search(queries, k=5).numbers)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 8
-    assert all((answer == expected).all() for answer in answers)
+    assert_threads_agree(index, gallery(60, seed=6))
 
 
 def test_temporary_files_go_with_the_index(tmp_path) -> None:

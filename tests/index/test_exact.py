@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from index_checks import assert_threads_agree
 from sklearn.neighbors import NearestNeighbors
 
 from tfdml.index import ExactIndex
@@ -145,16 +144,7 @@ def test_one_query_counts_as_a_batch_of_one_and_none_as_none() -> None:
 
 def test_many_threads_get_the_same_answers() -> None:
     vectors = np.random.default_rng(0).normal(size=(600, 16))
-    index = ExactIndex(vectors, ids_of(vectors))
-    expected = index.search(vectors, k=5).numbers
-    answers: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: answers.append(index.search(vectors, k=5).numbers)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 6
-    assert all((answer == expected).all() for answer in answers)
+    assert_threads_agree(ExactIndex(vectors, ids_of(vectors)), vectors)
 
 
 def test_k_smallest_breaks_ties_by_position() -> None:

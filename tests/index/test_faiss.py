@@ -6,10 +6,10 @@ import dataclasses
 import json
 import os
 import sys
-import threading
 
 import numpy as np
 import pytest
+from index_checks import assert_threads_agree
 from sklearn.neighbors import NearestNeighbors
 
 from tfdml.index import FAISS_KINDS, ExactIndex, FaissIndex, FaissSpec, IndexFormatError, VectorIndex
@@ -352,16 +352,7 @@ def test_ids_that_are_not_the_items(saved) -> None:
 
 
 def test_many_threads_get_the_same_answers(index) -> None:
-    queries = gallery(30, seed=6)
-    expected = index.search(queries, k=5).numbers
-    answers: list[np.ndarray] = []
-    threads = [threading.Thread(target=lambda: answers.append(index.search(queries, k=5).numbers)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 8
-    assert all((answer == expected).all() for answer in answers)
+    assert_threads_agree(index, gallery(30, seed=6))
 
 
 def test_temporary_files_go_with_the_index(tmp_path) -> None:

@@ -41,7 +41,8 @@ def choose(rows, index, twin_needs, queries=None, fixed=None, asked=0.9):
         seen.append(kept)
         return Forest(kept, twin_needs)
 
-    chosen = choose_search_k(index, rows, queries, twin_of, asked=asked, fixed=fixed, trees=10, at=10, seed=0)
+    given = {"asked": asked, "fixed": fixed, "trees": 10, "at": 10, "seed": 0, "way_out": "Build more trees."}
+    chosen = choose_search_k(index, rows, queries, twin_of, **given)
     return chosen, seen
 
 

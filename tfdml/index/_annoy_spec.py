@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from tfdml.index._record import read_record
-from tfdml.index.base import METRICS, IndexFormatError
+from tfdml.index._record import IndexSpec
 
 
-@dataclass(frozen=True)
-class AnnoySpec:
+@dataclass(frozen=True, kw_only=True)
+class AnnoySpec(IndexSpec):
     """What a reader must know of an Annoy file before it may open it: the file itself has no header.
 
     Attributes:
@@ -31,35 +29,9 @@ class AnnoySpec:
         backend: always `"annoy"`.
     """
 
-    dimension: int
-    metric: str
-    count: int
     trees: int
     seed: int
-    search_k: int
-    recall_asked: float
-    recall: float
-    recall_at: int
     recall_queries: int
-    sha256: str
-    bytes: int
     backend: str = "annoy"
 
-    def as_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold; `from_dict` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> AnnoySpec:
-        """Reads what `as_dict` wrote.
-
-        Raises:
-            IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
-        """
-        spec = read_record(cls, record, positive=("dimension", "count", "trees", "search_k", "recall_at", "bytes"))
-        if spec.metric not in METRICS or spec.backend != "annoy":
-            raise IndexFormatError(
-                f"index record: backend={spec.backend!r} with metric={spec.metric!r}; this reader knows 'annoy' with "
-                f"{' or '.join(map(repr, METRICS))}."
-            )
-        return spec
+    _at_least_one: ClassVar[tuple[str, ...]] = (*IndexSpec._at_least_one, "trees")

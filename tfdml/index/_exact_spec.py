@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from tfdml.index._record import read_record
-from tfdml.index.base import METRICS, IndexFormatError
+from tfdml.index._record import IndexSpec
+from tfdml.index.base import IndexFormatError
 
 
-@dataclass(frozen=True)
-class ExactSpec:
-    """What a reader must know of the file, which is nothing but the vectors, row by row.
+@dataclass(frozen=True, kw_only=True)
+class ExactSpec(IndexSpec):
+    """What a reader must know of the file, which is nothing but the vectors, row by row. A search looks at all items.
 
     Attributes:
         dimension: length of the vectors.
@@ -27,36 +25,12 @@ class ExactSpec:
         backend: always `"exact"`.
     """
 
-    dimension: int
-    metric: str
-    count: int
-    search_k: int
-    recall_asked: float
-    recall: float
-    recall_at: int
-    sha256: str
-    bytes: int
     backend: str = "exact"
 
-    def as_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold; `from_dict` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> ExactSpec:
-        """Reads what `as_dict` wrote.
-
-        Raises:
-            IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
-        """
-        spec = read_record(cls, record, positive=("dimension", "count", "search_k", "recall_at", "bytes"))
-        if spec.metric not in METRICS or spec.backend != "exact" or spec.search_k != spec.count:
+    def _check(self) -> None:
+        if self.search_k != self.count:
+            raise IndexFormatError(f"index record: search_k={self.search_k}, expected {self.count}: it looks at all items.")
+        if self.bytes != 4 * self.count * self.dimension:
             raise IndexFormatError(
-                f"index record: backend={spec.backend!r} with metric={spec.metric!r} and search_k={spec.search_k}; this reader "
-                f"knows 'exact', which looks at all items, with {' or '.join(map(repr, METRICS))}."
+                f"index record: {self.count} vectors of dimension {self.dimension} do not make {self.bytes} bytes."
             )
-        if spec.bytes != 4 * spec.count * spec.dimension:
-            raise IndexFormatError(
-                f"index record: {spec.count} vectors of dimension {spec.dimension} do not make {spec.bytes} bytes."
-            )
-        return spec

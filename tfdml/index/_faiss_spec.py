@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from tfdml._checks import check_choice, check_positive
-from tfdml.index._record import read_record
-from tfdml.index.base import METRICS, IndexFormatError
+from tfdml.index._record import IndexSpec
+from tfdml.index.base import IndexFormatError
 
 FAISS_KINDS = ("flat", "hnsw", "ivf", "ivf_sq", "ivf_pq")
 _FEWEST_FOR_CODES = 1024
 _LINKS = 16
 
 
-@dataclass(frozen=True)
-class FaissSpec:
+@dataclass(frozen=True, kw_only=True)
+class FaissSpec(IndexSpec):
     """What a reader must know of the file before it lets FAISS open it.
 
     Attributes:
@@ -42,54 +40,31 @@ class FaissSpec:
         backend: always `"faiss"`.
     """
 
-    dimension: int
-    metric: str
-    count: int
     kind: str
     lists: int
     links: int
     code_bytes: int
     seed: int
-    search_k: int
-    recall_asked: float
-    recall: float
-    recall_at: int
     recall_queries: int
     vectors_at: int
-    sha256: str
-    bytes: int
     backend: str = "faiss"
 
-    def as_dict(self) -> dict[str, Any]:
-        """A dict that JSON can hold; `from_dict` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> FaissSpec:
-        """Reads what `as_dict` wrote.
-
-        Raises:
-            IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
-        """
-        spec = read_record(cls, record, positive=("dimension", "count", "search_k", "recall_at", "bytes"))
-        if spec.metric not in METRICS or spec.backend != "faiss" or spec.kind not in FAISS_KINDS:
+    def _check(self) -> None:
+        if self.kind not in FAISS_KINDS:
+            known = ", ".join(map(repr, FAISS_KINDS))
+            raise IndexFormatError(f"index record: kind={self.kind!r}; this reader knows {known}.")
+        if self.bytes != self.vectors_at + 4 * self.count * self.dimension or self.vectors_at < 0 or self.vectors_at % 64:
             raise IndexFormatError(
-                f"index record: backend={spec.backend!r}, kind={spec.kind!r} with metric={spec.metric!r}; this reader knows "
-                f"'faiss', {', '.join(map(repr, FAISS_KINDS))}, with {' or '.join(map(repr, METRICS))}."
-            )
-        if spec.bytes != spec.vectors_at + 4 * spec.count * spec.dimension or spec.vectors_at < 0 or spec.vectors_at % 64:
-            raise IndexFormatError(
-                f"index record: {spec.count} vectors of dimension {spec.dimension} from byte {spec.vectors_at} on do not make "
-                f"{spec.bytes} bytes."
+                f"index record: {self.count} vectors of dimension {self.dimension} from byte {self.vectors_at} on do not make "
+                f"{self.bytes} bytes."
             )
         for key, used in {
-            "lists": spec.kind.startswith("ivf"),
-            "links": spec.kind == "hnsw",
-            "code_bytes": spec.kind == "ivf_pq",
+            "lists": self.kind.startswith("ivf"),
+            "links": self.kind == "hnsw",
+            "code_bytes": self.kind == "ivf_pq",
         }.items():
-            if (getattr(spec, key) > 0) != used:
-                raise IndexFormatError(f"index record: {key}={getattr(spec, key)} with kind={spec.kind!r}.")
-        return spec
+            if (getattr(self, key) > 0) != used:
+                raise IndexFormatError(f"index record: {key}={getattr(self, key)} with kind={self.kind!r}.")
 
 
 def sized(

@@ -48,7 +48,7 @@ def choose_search_k(
     trees: int,
     at: int,
     seed: int,
-    way_out: str = "Build more trees, allow a larger search_k, or ask for less.",
+    way_out: str,
 ) -> ChosenWidth:
     """The smallest `search_k`, to about a tenth, whose recall is at least `asked`.
 
@@ -129,6 +129,11 @@ def _halves(queries: Floats) -> tuple[Floats, Floats]:
     """Of a single query, twice the same."""
     middle = len(queries) // 2
     return (queries[:middle], queries[middle:]) if middle else (queries, queries)
+
+
+def recall_at(count: int) -> int:
+    """At how many neighbours the recall of an index of so many items is measured."""
+    return max(1, min(10, count - 1))
 
 
 def check_recall(recall: object) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,15 @@ import annoy
 import numpy as np
 import numpy.typing as npt
 
-from tfdml._checks import check_choice
 from tfdml.index import _annoy_file
 from tfdml.index._annoy_spec import AnnoySpec
-from tfdml.index._files import copy_atomically, sha256
 from tfdml.index._ids import PackedIds, packed_ids
-from tfdml.index._nearest import k_smallest, squared_distances
-from tfdml.index._recall import check_recall, check_seed, check_width, choose_search_k
-from tfdml.index.base import (
-    METRICS,
-    Floats,
-    IndexFormatError,
-    SearchResult,
-    check_k,
-    check_queries,
-    check_vectors,
-)
-from tfdml.index.exact import distances_from_squares
+from tfdml.index._measured import Folder, MeasuredIndex, checked
+from tfdml.index._recall import recall_at
+from tfdml.index.base import Floats, Integers
 
 
-class AnnoyIndex:
+class AnnoyIndex(MeasuredIndex[AnnoySpec]):
     """Approximate nearest neighbours by a forest of random projection trees (Annoy), in one memory-mapped file.
 
     `build` makes the trees and then *measures*: it finds how many candidates a search must look at (`search_k`) to return the
@@ -66,9 +54,9 @@ class AnnoyIndex:
         self, path: Path, spec: AnnoySpec, ids: PackedIds, vectors: Floats, *, prefault: bool, keep: object = None
     ) -> None:
         # Private: use build or load. `spec` has been checked against the file when this runs, and `vectors` are mapped from it.
-        self._path, self._spec, self._ids, self._vectors = path, spec, ids, vectors
+        super().__init__(path, spec, ids, keep)
+        self._vectors = vectors
         self._rows = _annoy_file.map_rows(path, spec.dimension, spec.metric, spec.count)
-        self._keep = keep  # the temporary folder of an index that was built and not yet saved
         self._annoy = annoy.AnnoyIndex(spec.dimension, _annoy_file.ANNOY_METRIC[spec.metric])
         self._annoy.load(str(path), prefault=prefault)
         _annoy_file.self_test(self._annoy, self._vectors, spec.count, spec.trees, path)
@@ -85,7 +73,7 @@ class AnnoyIndex:
         recall: float = 0.95,
         queries: npt.ArrayLike | None = None,
         search_k: int | None = None,
-        folder: str | os.PathLike[str] | None = None,
+        folder: Folder = None,
     ) -> AnnoyIndex:
         """Builds the trees, tests them, and chooses `search_k` for the asked recall.
 
@@ -105,37 +93,17 @@ class AnnoyIndex:
         Raises:
             ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names the best recall).
         """
-        check_choice("metric", metric, METRICS)
-        check_recall(recall)
-        check_seed(seed)
-        rows = check_vectors(vectors, metric)
-        names = packed_ids(ids, len(rows))
+        rows, names, asked = checked(vectors, ids, metric, recall=recall, seed=seed, search_k=search_k, queries=queries)
         forest = number_of_trees(trees, len(rows))
-        check_width(search_k)
-        asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
-
-        if asked is not None and len(asked) == 0:
-            raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
-
         index = cls._grow(rows, names, metric, forest, int(seed), folder)
-        chosen = choose_search_k(
-            index,
+        index._measure(
             rows,
             asked,
             lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, forest, int(seed), folder),
-            asked=float(recall),
+            recall=float(recall),
             fixed=search_k,
             trees=forest,
-            at=index.spec.recall_at,
-            seed=int(seed),
-        )
-        index._spec = replace(
-            index.spec,
-            search_k=chosen.search_k,
-            recall_asked=float(recall),
-            recall=chosen.recall,
-            recall_queries=chosen.queries,
-            sha256=sha256(index._path),
+            way_out="Build more trees, allow a larger search_k, or ask for less.",
         )
         return index
 
@@ -147,7 +115,7 @@ class AnnoyIndex:
         metric: str,
         trees: int,
         seed: int,
-        folder: str | os.PathLike[str] | None,
+        folder: Folder,
     ) -> AnnoyIndex:
         """A tested forest of which no recall is known yet."""
         home = tempfile.TemporaryDirectory(prefix=".tfdml-index-", dir=folder, ignore_cleanup_errors=True)
@@ -162,7 +130,7 @@ class AnnoyIndex:
             search_k=trees,
             recall_asked=0.0,
             recall=0.0,
-            recall_at=max(1, min(10, len(rows) - 1)),
+            recall_at=recall_at(len(rows)),
             recall_queries=0,
             sha256="",
             bytes=path.stat().st_size,
@@ -203,69 +171,12 @@ class AnnoyIndex:
         )
         return cls(file, spec, packed_ids(ids, spec.count), vectors, prefault=prefault)
 
-    def save(self, path: str | os.PathLike[str]) -> AnnoySpec:
-        """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
-
-        The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
-        """
-        digest = copy_atomically(self._path, Path(path))
-        if digest != self._spec.sha256:
-            raise IndexFormatError(f"{self._path}: the index changed on the disk since it was built or opened.")
-        return self._spec
-
-    @property
-    def spec(self) -> AnnoySpec:
-        return self._spec
-
-    @property
-    def dimension(self) -> int:
-        return self._spec.dimension
-
-    @property
-    def metric(self) -> str:
-        return self._spec.metric
-
     @property
     def kind(self) -> str:
         """`"annoy"`."""
         return self._spec.backend
 
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._ids
-
-    def __len__(self) -> int:
-        return self._spec.count
-
-    def vectors(self, numbers: npt.ArrayLike | None = None) -> Floats:
-        """The stored vectors (of length 1 under cosine) of some items, or of all (mapped, read-only)."""
-        return self._vectors if numbers is None else self._vectors[np.asarray(numbers)]
-
-    def search(self, queries: npt.ArrayLike, k: int = 10, search_k: int | None = None) -> SearchResult:
-        """The k nearest items of each query, as far as the trees find them.
-
-        Args:
-            queries: `[B, D]`, or one query `[D]`.
-            k: 1 to the number of items. For k above `spec.recall_at` the search widens in proportion.
-            search_k: candidates to look at; default: the number that was chosen for the asked recall.
-
-        Raises:
-            ValueError: if k is larger than the number of items, if a query holds NaN or infinity, has another dimension, or
-                is zero under cosine.
-        """
-        batch = check_queries(queries, self.dimension, self.metric)
-        k = check_k(k, len(self))
-        width = search_k or -(-self._spec.search_k * max(k, self._spec.recall_at) // self._spec.recall_at)
-        numbers = np.empty((len(batch), k), np.int64)
-        squared = np.empty((len(batch), k))
-        for row, query in enumerate(batch):
-            candidates = self._candidates(query, k, width)
-            distances = squared_distances(self._vectors, candidates, query)
-            order, squared[row] = k_smallest(distances, k)
-            numbers[row] = candidates[order]
-        return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
-
-    def candidates(self, query: list[float], count: int, search_k: int) -> npt.NDArray[np.int64]:
+    def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
         """Numbers of up to `count` items that the trees find near one query, as Annoy orders them: nearest first in float32.
 
         For whoever passes over some of them, such as a search with a filter; `search` is what finds k neighbours. Nothing is
@@ -277,7 +188,10 @@ class AnnoyIndex:
         """The stored vectors of some items, as `vectors` returns them, in half the time: rows of the file are copied whole."""
         return self._rows.take(numbers, axis=0)[:, -self._spec.dimension :]
 
-    def _candidates(self, query: Floats, k: int, width: int) -> npt.NDArray[np.int64]:
+    def _found(self, batch: Floats, k: int, width: int) -> Iterator[Integers]:
+        return (self._around(query, k, width) for query in batch)
+
+    def _around(self, query: Floats, k: int, width: int) -> Integers:
         """At least k different items, in the order of their numbers."""
         # More than k, because Annoy's own float32 order is wrong among near-duplicates.
         wanted = min(len(self), max(2 * k, k + 16))

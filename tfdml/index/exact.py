@@ -17,6 +17,7 @@ from tfdml.index._exact_spec import ExactSpec
 from tfdml.index._files import check_bytes, map_vectors_at, write_atomically
 from tfdml.index._ids import PackedIds
 from tfdml.index._nearest import NearestRows
+from tfdml.index._recall import recall_at
 from tfdml.index.base import METRICS, Floats, Integers, SearchResult, check_ids, check_k, check_queries, check_vectors
 
 
@@ -93,7 +94,7 @@ class ExactIndex:
             search_k=len(self),
             recall_asked=1.0,
             recall=1.0,
-            recall_at=max(1, min(10, len(self) - 1)),
+            recall_at=recall_at(len(self)),
             sha256="",
             bytes=self._vectors.nbytes,
         )

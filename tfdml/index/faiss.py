@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfdml._checks import check_choice
 from tfdml.index import _faiss_file
 from tfdml.index._faiss_spec import FaissSpec, sized
-from tfdml.index._files import check_bytes, copy_atomically, sha256
+from tfdml.index._files import check_bytes
 from tfdml.index._ids import PackedIds, packed_ids
-from tfdml.index._nearest import k_smallest, squared_distances
-from tfdml.index._recall import check_recall, check_seed, check_width, choose_search_k
-from tfdml.index.base import (
-    METRICS,
-    Floats,
-    IndexFormatError,
-    Integers,
-    SearchResult,
-    check_k,
-    check_queries,
-    check_vectors,
-)
-from tfdml.index.exact import distances_from_squares
+from tfdml.index._measured import Folder, MeasuredIndex, checked
+from tfdml.index._nearest import squared_distances
+from tfdml.index._recall import recall_at
+from tfdml.index.base import Floats, IndexFormatError, Integers
 
 # Product codes are coarse: so small a part of what was looked at is compared by the vectors themselves.
 _COMPARED_OF_CODES = 16
 _FEWEST_TESTED = 256
 
 
-class FaissIndex:
+class FaissIndex(MeasuredIndex[FaissSpec]):
     """Nearest neighbours with FAISS, behind the same protocol, file rules and recall measurement as `AnnoyIndex`.
 
     | kind | what a search does | memory that a search keeps warm, bytes an item |
@@ -79,8 +68,7 @@ class FaissIndex:
 
     def __init__(self, path: Path, spec: FaissSpec, ids: PackedIds, *, prefault: bool, keep: object = None) -> None:
         # Private: use build or load. The file's size is that of `spec` when this runs.
-        self._path, self._spec, self._ids = path, spec, ids
-        self._keep = keep  # the temporary folder of an index that was built and not yet saved
+        super().__init__(path, spec, ids, keep)
         self._faiss = _faiss_file.import_faiss()
         self._vectors = _faiss_file.map_vectors(path, spec)
         if prefault:
@@ -103,7 +91,7 @@ class FaissIndex:
         recall: float = 0.95,
         queries: npt.ArrayLike | None = None,
         search_k: int | None = None,
-        folder: str | os.PathLike[str] | None = None,
+        folder: Folder = None,
     ) -> FaissIndex:
         """Builds the index, tests it, and chooses `search_k` for the asked recall.
 
@@ -127,40 +115,21 @@ class FaissIndex:
             ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names what was).
         """
         _faiss_file.import_faiss()
-        check_choice("metric", metric, METRICS)
-        check_recall(recall)
-        check_seed(seed, limit=2**31)
-        check_width(search_k)
-        rows = check_vectors(vectors, metric)
-        names = packed_ids(ids, len(rows))
+        rows, names, asked = checked(
+            vectors, ids, metric, recall=recall, seed=seed, seeds=2**31, search_k=search_k, queries=queries
+        )
         sizes = sized(kind, len(rows), rows.shape[1], lists, links, code_bytes)
-        asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
-        if asked is not None and len(asked) == 0:
-            raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
-
         index = cls._grow(rows, names, metric, kind, sizes, int(seed), folder)
-        width = search_k if search_k is not None else len(rows) if kind == "flat" else None
-        chosen = choose_search_k(
-            index,
+        # A graph's search keeps at least as many as are put in exact order, and was measured so.
+        graph = kind == "hnsw" and search_k is None
+        index._measure(
             rows,
             asked,
             lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, kind, sizes, int(seed), folder),
-            asked=float(recall),
-            fixed=width,
-            trees=1,
-            at=index.spec.recall_at,
-            seed=int(seed),
+            recall=float(recall),
+            fixed=search_k if search_k is not None else len(rows) if kind == "flat" else None,
+            least=min(_margin(index.spec.recall_at), len(rows)) if graph else 1,
             way_out="Allow a larger search_k, or leave it out to have it chosen, or ask for less.",
-        )
-        # A graph's search keeps at least as many as are put in exact order, and was measured so.
-        least = _margin(index.spec.recall_at) if kind == "hnsw" and search_k is None else 1
-        index._spec = replace(
-            index.spec,
-            search_k=min(max(chosen.search_k, least), len(rows)),
-            recall_asked=float(recall),
-            recall=chosen.recall,
-            recall_queries=chosen.queries,
-            sha256=sha256(index._path),
         )
         return index
 
@@ -173,7 +142,7 @@ class FaissIndex:
         kind: str,
         sizes: tuple[int, int, int],
         seed: int,
-        folder: str | os.PathLike[str] | None,
+        folder: Folder,
     ) -> FaissIndex:
         """A tested index of which no recall is known yet."""
         home = tempfile.TemporaryDirectory(prefix=".tfdml-index-", dir=folder, ignore_cleanup_errors=True)
@@ -193,7 +162,7 @@ class FaissIndex:
             search_k=1,
             recall_asked=0.0,
             recall=0.0,
-            recall_at=max(1, min(10, len(rows) - 1)),
+            recall_at=recall_at(len(rows)),
             recall_queries=0,
             vectors_at=start,
             sha256="",
@@ -233,70 +202,13 @@ class FaissIndex:
         check_bytes(file, spec.bytes, spec.sha256 if checksum else None)
         return cls(file, spec, packed_ids(ids, spec.count), prefault=prefault)
 
-    def save(self, path: str | os.PathLike[str]) -> FaissSpec:
-        """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
-
-        The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
-        """
-        digest = copy_atomically(self._path, Path(path))
-        if digest != self._spec.sha256:
-            raise IndexFormatError(f"{self._path}: the index changed on the disk since it was built or opened.")
-        return self._spec
-
-    @property
-    def spec(self) -> FaissSpec:
-        return self._spec
-
     @property
     def kind(self) -> str:
         return self._spec.kind
 
-    @property
-    def dimension(self) -> int:
-        return self._spec.dimension
-
-    @property
-    def metric(self) -> str:
-        return self._spec.metric
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self._ids
-
-    def __len__(self) -> int:
-        return self._spec.count
-
-    def vectors(self, numbers: npt.ArrayLike | None = None) -> Floats:
-        """The stored vectors (of length 1 under cosine) of some items, or of all (mapped, read-only)."""
-        return self._vectors if numbers is None else self._vectors[np.asarray(numbers)]
-
     def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
         """As `vectors` of some items."""
         return self._vectors.take(numbers, axis=0)
-
-    def search(self, queries: npt.ArrayLike, k: int = 10, search_k: int | None = None) -> SearchResult:
-        """The k nearest items of each query, as far as the index finds them.
-
-        Args:
-            queries: `[B, D]`, or one query `[D]`.
-            k: 1 to the number of items. For k above `spec.recall_at` the search widens in proportion.
-            search_k: items to look at; default: the number that was chosen for the asked recall. As many as there are items
-                makes the search exact.
-
-        Raises:
-            ValueError: if k is larger than the number of items, if a query holds NaN or infinity, has another dimension, or
-                is zero under cosine.
-        """
-        batch = check_queries(queries, self.dimension, self.metric)
-        k = check_k(k, len(self))
-        width = search_k or -(-self._spec.search_k * max(k, self._spec.recall_at) // self._spec.recall_at)
-        numbers = np.empty((len(batch), k), np.int64)
-        squared = np.empty((len(batch), k))
-        for row, found in enumerate(self._found(batch, k, min(len(self), _margin(k)), width)):
-            distances = squared_distances(self._vectors, found, batch[row])
-            order, squared[row] = k_smallest(distances, k)
-            numbers[row] = found[order]
-        return SearchResult(numbers, self._ids.take(numbers), distances_from_squares(squared, self.metric))
 
     def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
         """Numbers of up to `count` items near one query, nearest first by exact differences.
@@ -310,14 +222,14 @@ class FaissIndex:
         distances = squared_distances(self._vectors, found, vector[0])
         return found[np.argsort(distances, kind="stable")[:count]]
 
-    def _found(self, batch: Floats, least: int, wanted: int, width: int) -> list[Integers]:
-        """For each query at least `least` different items, in the order of their numbers."""
+    def _found(self, batch: Floats, k: int, width: int) -> list[Integers]:
+        wanted = min(len(self), _margin(k))
         rows: list[Integers] = []
         for start in range(0, len(batch), 1024):
             part = batch[start : start + 1024]
             for query, found in zip(part, self._looked_at(part, wanted, width), strict=True):
                 wider = width
-                while (found >= 0).sum() < least:  # lists that hold too few, or a part of the graph that nothing leads to
+                while (found >= 0).sum() < k:  # lists that hold too few, or a part of the graph that nothing leads to
                     wider = min(4 * max(wider, wanted), len(self))
                     found = self._looked_at(query[None], wanted, wider)[0]
                 rows.append(np.sort(found[found >= 0]))
@@ -341,7 +253,7 @@ class FaissIndex:
         numbers = np.unique(np.linspace(0, len(self) - 1, items).astype(int))
         wanted = min(10, len(self))
         width = max(self._spec.search_k, _FEWEST_TESTED)
-        found = self._found(self._vectors[numbers], wanted, min(len(self), _margin(wanted)), width)
+        found = self._found(self._vectors[numbers], wanted, width)
         for number, ids in zip(numbers, found, strict=True):
             if len(np.unique(ids)) != len(ids) or ids.max() >= len(self):
                 raise IndexFormatError(f"{self._path}: a search for item {number} returned items twice, or none that exists.")

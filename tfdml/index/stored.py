@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tfdml._checks import check_choice
 from tfdml.index._faiss_file import import_faiss
 from tfdml.index._faiss_spec import FAISS_KINDS, sized
+from tfdml.index._record import IndexSpec
 from tfdml.index.annoy import AnnoyIndex, number_of_trees
 from tfdml.index.base import Floats, IndexFormatError, Integers, VectorIndex
 from tfdml.index.exact import ExactIndex
@@ -33,22 +34,6 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-class IndexRecord(Protocol):
-    """What is recorded of a saved index, whatever its backend."""
-
-    @property
-    def search_k(self) -> int: ...
-    @property
-    def recall(self) -> float: ...
-    @property
-    def recall_asked(self) -> float: ...
-    @property
-    def recall_at(self) -> int: ...
-    @property
-    def bytes(self) -> int: ...
-    def as_dict(self) -> dict[str, Any]: ...
-
-
 @runtime_checkable
 class StoredIndex(VectorIndex, Protocol):
     """A `VectorIndex` that can be saved and holds its vectors: what a bundle keeps, and the service searches.
@@ -57,7 +42,7 @@ class StoredIndex(VectorIndex, Protocol):
     """
 
     @property
-    def spec(self) -> IndexRecord: ...
+    def spec(self) -> IndexSpec: ...
 
     @property
     def kind(self) -> str: ...
@@ -68,7 +53,7 @@ class StoredIndex(VectorIndex, Protocol):
 
     def candidates(self, query: list[float], count: int, search_k: int) -> Integers: ...
 
-    def save(self, path: str | os.PathLike[str]) -> IndexRecord: ...
+    def save(self, path: str | os.PathLike[str]) -> IndexSpec: ...
 
 
 def index_settings(index: IndexSettings) -> dict[str, Any]:
