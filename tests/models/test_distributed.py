@@ -158,6 +158,14 @@ def test_bad_input_is_refused_with_a_reason(tmp_path, monkeypatch):
     other.compile("sgd", loss=tfdml.losses.TripletLoss())
     with pytest.raises(ValueError, match=r"checkpoint\.npz' holds .* variables of other shapes than the"):
         fit_distributed(other, None, 5, checkpoint=path)
+    damaged, good = tmp_path / "damaged.npz", path.read_bytes()
+    for content in (b"", b"no checkpoint", good[:100], good[:-100], good[:600] + b"\xff" * 100 + good[700:]):
+        damaged.write_bytes(content)
+        with pytest.raises(ValueError, match=r"damaged\.npz' cannot be read .*: expected one that fit_distributed has written"):
+            fit_distributed(model, None, 5, checkpoint=damaged)
+    np.savez(damaged, step=3, weights=np.zeros(2))
+    with pytest.raises(ValueError, match=r"damaged\.npz' cannot be read"):
+        fit_distributed(model, None, 5, checkpoint=damaged)
     for wrong in ({"steps_per_epoch": 0}, {"steps_per_epoch": 5, "epochs": 0}, {"steps_per_epoch": 5, "save_every": -1}):
         with pytest.raises(ValueError, match=f"{list(wrong)[-1]}="):
             fit_distributed(model, None, **wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,15 @@ class _State:
         """The number of steps taken so far, 0 without a file."""
         if self.path is None or not self.path.exists():
             return 0
-        with np.load(self.path, allow_pickle=False) as saved:
-            values = [saved[f"variable_{number}"] for number in range(len(saved.files) - 1)]
-            step = int(saved["step"])
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                values = [saved[f"variable_{number}"] for number in range(len(saved.files) - 1)]
+                step = int(saved["step"])
+        except (OSError, ValueError, TypeError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"checkpoint={str(self.path)!r} cannot be read ({error}): expected one that fit_distributed has written. "
+                "Give another file, or delete this one to begin anew."
+            ) from error
         shapes = [value.shape for value in values]
         expected = [tuple(variable.shape) for variable in self.variables]
         if shapes != expected:
