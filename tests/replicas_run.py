@@ -62,6 +62,7 @@ def cases() -> dict[str, Case]:
         "nt-xent": Case(lambda: losses.NTXentLoss(0.5)),
         "sup-con": Case(lambda: losses.SupConLoss(0.5)),
         "multi-similarity": Case(lambda: losses.MultiSimilarityLoss()),
+        "row blocks": Case(lambda: losses.RowBlocks(losses.TripletLoss(0.2), rows=5)),
         "circle": Case(lambda: losses.CircleLoss(gamma=8.0)),
         "two towers": Case(lambda: losses.TwoTowerLoss(losses.NTXentLoss(0.5)), items=2),
         "sum": Case(lambda: losses.ContrastiveLoss(1.0, reduction="sum")),
