@@ -217,7 +217,7 @@ def test_version():
 
 @pytest.mark.slow
 def test_demo_on_the_rendered_catalogue(tmp_path):
-    output = call("demo", "--out", tmp_path, "--data", "rendered_catalogue", "--steps", "30")
+    output = call("demo", "--out", tmp_path, "--data", "rendered_catalogue", "--steps", "5")
     assert "Done in" in output
     assert Image.open(tmp_path / "answers.png").size[1] > 800
     tfdml.bundle.verify(tmp_path / "products")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
 import numpy as np
 import pytest
 from report_subjects import subject
+from typer.testing import CliRunner
 
 import tfdml
 from tfdml import data_care
+from tfdml.cli import app
 from tfdml.report import write, write_data
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -59,15 +62,31 @@ def open_page(browser):
     assert wrong == []
 
 
-def test_parts_pictures_and_charts_are_seen(open_page, report) -> None:
-    page = open_page(report)
+def assert_parts_are_seen(page, charts: int) -> None:
     for name in ("figures", "answers", "curves", "map", "confusions", "labels", "duplicates", "classes", "training", "about"):
         assert page.locator(f"section#{name} h2").is_visible()
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert page.locator(".chart svg").count() == 6
+    assert page.locator(".chart svg").count() == charts
     boxes = page.locator(".chart svg").evaluate_all("charts => charts.map(chart => chart.getBoundingClientRect().height)")
     assert min(boxes) > 100
     assert "raw pixels" in page.locator("#figures").inner_text()
+
+
+def test_parts_pictures_and_charts_are_seen(open_page, report) -> None:
+    assert_parts_are_seen(open_page(report), charts=6)
+
+
+@pytest.mark.slow
+def test_the_report_of_the_demo(open_page, tmp_path) -> None:
+    """Of the photographs, where they are there."""
+    runner, folder = CliRunner(), str(tmp_path / "demo")
+    for command in (["demo", "--out", folder, "--steps", "5"], ["report", folder, "--out", str(tmp_path / "report.html")]):
+        result = runner.invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    page = open_page(tmp_path / "report.html", viewport={"width": 1200, "height": 900})
+    assert_parts_are_seen(page, charts=7)
+    run = json.loads((tmp_path / "demo" / "run.json").read_text(encoding="utf-8"))
+    assert page.locator("#classes tbody tr").count() == len(run["unseen_classes"])
 
 
 def test_the_table_is_sorted_by_a_press(open_page, report) -> None:
