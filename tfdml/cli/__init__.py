@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, compact, comparing, data, demo, reporting, rollout, serving, training
+from tfdml.cli import bundles, compact, comparing, data, demo, indexing, reporting, rollout, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command("key")(serving.key)
 app.command("versions")(rollout.versions)
 app.command("rollback")(rollout.rollback)
 app.add_typer(data.app, name="data")
+app.add_typer(indexing.app, name="index")
 
 
 def _version(asked: bool) -> None:

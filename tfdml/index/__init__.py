@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfdml.index._annoy_spec import AnnoySpec
 from tfdml.index._exact_spec import ExactSpec
 from tfdml.index._faiss_spec import FAISS_KINDS, FaissSpec
+from tfdml.index.advice import Advice, Candidate, advise
 from tfdml.index.annoy import AnnoyIndex
 from tfdml.index.base import METRICS, IndexFormatError, SearchResult, VectorIndex
 from tfdml.index.exact import ExactIndex
@@ -14,8 +15,10 @@ from tfdml.index.stored import StoredIndex, build_index, index_settings, load_in
 __all__ = [
     "FAISS_KINDS",
     "METRICS",
+    "Advice",
     "AnnoyIndex",
     "AnnoySpec",
+    "Candidate",
     "ExactIndex",
     "ExactSpec",
     "FaissIndex",
@@ -24,6 +27,7 @@ __all__ = [
     "SearchResult",
     "StoredIndex",
     "VectorIndex",
+    "advise",
     "build_index",
     "index_settings",
     "load_index",
