@@ -63,7 +63,7 @@ class FakeHeld:
             raise UnknownItem(f"id={item_id!r}: no item has this id.")
         return {"id": item_id, "fields": self._fields[item_id], "has_thumbnail": True}
 
-    def list_items(self, where, limit, after):
+    def list_items(self, where, limit, after, order="id"):
         names = sorted(name for name in self.vectors if after is None or name > after)
         return [self.item(name) for name in names[:limit]], names[limit - 1] if len(names) > limit else None
 

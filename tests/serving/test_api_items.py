@@ -33,6 +33,13 @@ def test_items_are_listed_page_by_page():
         assert service.http.get("/v1/items/item%2F3?version=1").json()["thumbnail"] == "/v1/thumbnails/item/3?version=1"
 
 
+def test_items_are_listed_in_a_known_order_only():
+    with running() as service:
+        assert service.http.get("/v1/items", params={"order": "spread"}).status_code == 200
+        refused = service.http.get("/v1/items", params={"order": "price"})
+        assert (refused.status_code, "order" in refused.json()["detail"]) == (400, True)
+
+
 def test_a_picture_is_sent_once():
     with running() as service:
         first = service.http.get("/v1/thumbnails/item/3")

@@ -11,6 +11,7 @@ from engine_helpers import CONDITIONS, FIELDS, brute_force, make_bundle, random_
 from tfdml_serving.engine import base_search
 from tfdml_serving.engine.filters import parse_filter
 from tfdml_serving.engine.held import HeldVersion
+from tfdml_serving.engine.listing import ORDERS
 from tfdml_serving.errors import BadRequest, UnknownItem
 from tfdml_serving.living import LivingCatalogue
 
@@ -52,15 +53,18 @@ def check_all(held, items, metric, rng, exact=True):
             assert all(a.distance <= b.distance for a, b in itertools.pairwise(hits))
             if exact:
                 np.testing.assert_allclose([hit.distance for hit in hits], [d for d, _ in expected], rtol=1e-5, atol=1e-6)
-        listed, after = [], None
-        while True:
-            page, after = held.list_items(where, 37, after)
-            listed += page
-            if after is None:
-                break
         expected = sorted(name for name, (fields, _) in items.items() if condition is None or condition(fields))
-        assert [item["id"] for item in listed] == expected
-        assert all(item["fields"] == items[item["id"]][0] for item in listed)
+        for order in ORDERS:
+            listed, after = [], None
+            while True:
+                page, after = held.list_items(where, 37, after, order)
+                assert len(page) == 37 or after is None
+                listed += page
+                if after is None:
+                    break
+            names = [item["id"] for item in listed]
+            assert (names if order == "id" else sorted(names)) == expected
+            assert all(item["fields"] == items[item["id"]][0] for item in listed)
 
 
 def random_changes(rng, living, items, base, metric, count):
@@ -225,6 +229,11 @@ def test_bad_requests(bundle, embeddings, k, message):
         assert held.search(np.zeros([0, 8]), 2) == []
         with pytest.raises(BadRequest, match="limit=0"):
             held.list_items(None, 0, None)
+        with pytest.raises(BadRequest, match="order='price': expected one of id, spread"):
+            held.list_items(None, 1, None, "price")
+        for place in ("", "item-3", "0" * 15, "-" + "0" * 15, "ä" * 16):
+            with pytest.raises(BadRequest, match="no place in this order"):
+                held.list_items(None, 1, place, "spread")
         if bundle[2] == "cosine":
             with pytest.raises(BadRequest, match="zero vector"):
                 held.search(np.zeros(8), 1)

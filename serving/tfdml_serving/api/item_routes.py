@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -40,12 +40,17 @@ def item_routes(service: Service, changing: Changing) -> APIRouter:
         filter: Annotated[FilterText, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=500, description="How many items a page has.")] = 50,
         after: Annotated[str | None, Query(max_length=1024, description="`next` of the page before.")] = None,
+        order: Annotated[
+            Literal["id", "spread"],
+            Query(description="By their ids, or spread: fixed as well, with a bit of everything on each page."),
+        ] = "id",
         version: Annotated[Version, Query()] = None,
     ) -> Response:
         """The items, page by page, in a fixed order."""
 
         def work(held: HeldVersion) -> dict[str, Any]:
-            items, following = held.list_items(parsed(filter, held), limit, None if after is None else checked_id(after))
+            begin = None if after is None else checked_id(after)
+            items, following = held.list_items(parsed(filter, held), limit, begin, order)
             return {"items": [as_answer(item, version) for item in items], "next": following}
 
         return json_answer(await _read(service, call_of(request.scope), version, work))

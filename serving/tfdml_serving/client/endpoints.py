@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tfdml_serving.client.answers import Info, Item, ItemPage, Readiness, SearchResult, Value, Versions, read_batch
 from tfdml_serving.client.calls import Answer, Call, Repeat
@@ -95,17 +95,24 @@ class Endpoints:
         return Call("POST", "/v1/search/batch", read_batch, body=json_body(document), content_type=JSON)
 
     def items(
-        self, *, filter: str | None = None, limit: int = 50, after: str | None = None, version: int | None = None
+        self,
+        *,
+        filter: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+        order: Literal["id", "spread"] | None = None,
+        version: int | None = None,
     ) -> Call[ItemPage]:
         """A page of the catalogue; `iter_items` goes through all of them.
 
         Args:
             filter: which items.
             limit: how many at most.
-            after: the `next` of the page before.
+            after: the `next` of the page before, with the same order.
+            order: "id", or "spread": a fixed order in which each page shows a bit of everything; None for the service's own.
             version: whose catalogue; None for the current one's.
         """
-        params = {"filter": filter, "limit": limit, "after": after, "version": version}
+        params = {"filter": filter, "limit": limit, "after": after, "order": order, "version": version}
         return Call("GET", "/v1/items", lambda answer: ItemPage.read(json_part(answer.body)), params)
 
     def item(self, item_id: str, *, version: int | None = None) -> Call[Item]:

@@ -21,6 +21,7 @@ from tfdml.index.exact import distances_from_squares
 from tfdml_serving.engine.base_search import BaseSearch
 from tfdml_serving.engine.filters import Filter
 from tfdml_serving.engine.joined import IN_BUNDLE, IN_LIVING, Joined
+from tfdml_serving.engine.listing import ORDERS, Listing
 from tfdml_serving.engine.selection import Selections
 from tfdml_serving.errors import BadRequest, UnknownItem
 from tfdml_serving.living.folding import folded_before
@@ -84,6 +85,7 @@ class HeldVersion:
         self._base = BaseSearch(bundle.index)
         self._selections = Selections(bundle.path / CATALOGUE, len(bundle))
         self._joined = Joined(bundle, self._base, self.space)
+        self._listing = Listing(self._joined, self._base, self._selections, len(bundle))
         self._unfollow: Callable[[], None] | None = None
         self._closed = threading.Event()
         if living is not None:
@@ -178,22 +180,29 @@ class HeldVersion:
             return self._joined.living_item(self._joined.delta.rows[place])
         return self._joined.details([place])[place]
 
-    def list_items(self, where: Filter | None, limit: int, after: str | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Items in the order of their ids.
+    def list_items(
+        self, where: Filter | None, limit: int, after: str | None, order: str = "id"
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Items page by page.
 
         Args:
             where: which; None for all.
             limit: at most how many.
-            after: the second result of the call before; None begins.
+            after: the second result of the call before, with the same order; None begins.
+            order: "id", or "spread": a fixed order in which items that stand together in the bundle are far apart, so that
+                each page shows a bit of everything.
 
         Returns:
             Items as `item` returns them, and what to give as `after` for more; None if there are no more.
         """
         if limit < 1:
             raise BadRequest(f"limit={limit}: expected a whole number >= 1.")
-        listed = self._joined.listed(self._selections, where, limit + 1, after or "")
-        more = listed[limit - 1]["id"] if len(listed) > limit else None
-        return listed[:limit], more
+        if order not in ORDERS:
+            raise BadRequest(f"order={order!r}: expected one of {', '.join(ORDERS)}.")
+        page = self._listing.by_id if order == "id" else self._listing.spread
+        listed = page(where, limit + 1, after)
+        more = listed[limit - 1][0] if len(listed) > limit else None
+        return [item for _, item in listed[:limit]], more
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """A small picture of an item, a JPEG file's bytes, if there is one.

@@ -17,7 +17,6 @@ from tfdml.index.base import check_vectors
 from tfdml_serving.engine.base_search import BaseSearch
 from tfdml_serving.engine.filters import Filter
 from tfdml_serving.engine.nearest import Doubles, Floats, Integers
-from tfdml_serving.engine.selection import Selections
 from tfdml_serving.errors import UnknownItem
 from tfdml_serving.living.delta import Delta, Row
 from tfdml_serving.living.records import Entry
@@ -133,25 +132,6 @@ class Joined:
         """A living item, as it is answered."""
         pictured = row.has_thumbnail or (row.of_bundle and bool(self._bundle.catalogue.with_thumbnails([row.number])))
         return _answer(row.item, pictured)
-
-    def listed(self, selections: Selections, where: Filter | None, limit: int, after: str) -> list[dict[str, Any]]:
-        """The first `limit` items after an id, in the order of ids."""
-        delta = self.delta
-        rows = {str(delta.rows[place].item["id"]): delta.rows[place] for place in delta.living().tolist()}
-        wanted = (name for name, row in rows.items() if name > after and (where is None or where.matches(row.item)))
-        living = heapq.nsmallest(limit, wanted)
-        in_bundle: list[tuple[str, int]] = []
-        begin = after
-        while len(in_bundle) < limit:
-            page = selections.page(where, begin, limit)
-            in_bundle += [(name, number) for name, number in page if name not in rows and not self._base.gone[number]]
-            if len(page) < limit:
-                break
-            begin = page[-1][0]
-        names = heapq.nsmallest(limit, [*living, *(name for name, _ in in_bundle)])
-        details = self.details(number for _, number in in_bundle)
-        numbers = dict(in_bundle)
-        return [self.living_item(rows[name]) if name in rows else details[numbers[name]] for name in names]
 
     def _become(self, row: Row, vector: Floats | None, old: int | None) -> None:
         """A new state of an item: it is there before the old one goes, so that no search misses it."""

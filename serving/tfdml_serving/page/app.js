@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { neighbours, verdict, verdictOf } from "./answers.js";
 import { moveWithArrows, skeleton } from "./cards.js";
-import { browse } from "./catalogue.js";
+import { browse, itemsPage } from "./catalogue.js";
 import { comparison } from "./compare.js";
 import { showDetails } from "./details.js";
 import { fillIcons, find, h } from "./dom.js";
@@ -177,7 +177,7 @@ async function openCatalogue(route, signal) {
   const results = find("#results");
   if (shown || !results.querySelector(".card")) results.replaceChildren(skeleton(12));
   shown = null;
-  const page = await api.items({ ...words, limit: 48 }, signal);
+  const page = await itemsPage(words, null, signal);
   filterBox.learn(page.items);
   const content = browse(page, words, about);
   remember(() => {

@@ -7,6 +7,9 @@ import { whole } from "./words.js";
 
 const PAGE = 48;
 
+/** Items in an order that shows a bit of everything on each page: the first ones, or those behind a place. */
+export const itemsPage = (words, after, signal) => api.items({ ...words, limit: PAGE, order: "spread", after }, signal);
+
 /** The first page of items and a button for the next ones. */
 export function browse(first, words, { service, actions, learn, failed }) {
   const items = [];
@@ -31,7 +34,7 @@ export function browse(first, words, { service, actions, learn, failed }) {
   async function showMore() {
     more.disabled = true;
     try {
-      const page = await api.items({ ...words, limit: PAGE, after: next });
+      const page = await itemsPage(words, next);
       const place = items.length;
       learn(page.items);
       add(page);
