@@ -222,6 +222,17 @@ class EmbedderUnavailable(ServingError):
         super().__init__(detail, retry_after=retry_after)
 
 
+class IndexUnavailable(ServingError):
+    """The index is on a cluster that does not answer."""
+
+    status = 503
+    title = "The index cannot be searched at present"
+    kind = "index-unavailable"
+
+    def __init__(self, detail: str, *, retry_after: float | None = 2.0) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
 def problem_type(kind: str) -> str:
     """The `type` of a problem document.
 

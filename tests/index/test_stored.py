@@ -55,6 +55,7 @@ def test_settings_are_kept_for_another_gallery() -> None:
         ({"kind": "ivf"}, r"index\['backend'\]=None is not known"),
         ({"backend": "exact", "trees": 3}, "'trees' is not a setting of 'exact'. Known: none"),
         ({"backend": "faiss", "trees": 3}, "'trees' is not a setting of 'faiss'. Known: 'kind', 'lists'"),
+        ({"backend": "milvus", "trees": 3}, "'trees' is not a setting of 'milvus'. Known: 'kind', 'lists'"),
         ({"backend": "faiss", "kind": "lsh"}, r"index\['kind'\]='lsh' is not known"),
     ],
 )

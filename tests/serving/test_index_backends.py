@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from engine_helpers import CONDITIONS, brute_force, make_bundle, random_items, r
 from tfdml_serving.engine import base_search
 from tfdml_serving.engine.filters import parse_filter
 from tfdml_serving.engine.held import HeldVersion
+from tfdml_serving.errors import IndexUnavailable
 from tfdml_serving.living import LivingCatalogue
 
 from tfdml.bundle import Bundle, BundleError, verify
@@ -20,6 +22,8 @@ pytest.importorskip("faiss")
 
 ITEMS = 1100
 KINDS = ["exact", "annoy", "flat", "hnsw", "ivf", "ivf_sq", "ivf_pq"]
+if importlib.util.find_spec("pymilvus"):
+    KINDS.append("milvus_hnsw")
 EXACT = {"exact", "flat"}
 
 
@@ -65,6 +69,7 @@ def test_a_bundle_holds_it_and_is_verified(bundle):
         assert (opened.index.kind, opened.index.metric) == (kind, metric)
         assert opened.manifest.index["recall"] >= 0.9
         assert ("faiss" in opened.manifest.libraries) == (kind not in ("exact", "annoy"))
+        assert ("pymilvus" in opened.manifest.libraries) == kind.startswith("milvus")
         query = opened.index.vectors([5])[0]
         assert opened.search(query, k=1)[0][0].id == "item-5"
 
@@ -136,6 +141,18 @@ def test_without_faiss_the_bundle_is_refused_and_the_extra_named(bundles, monkey
     with pytest.raises(BundleError, match=r"is refused: .*pip install 'tfdml\[faiss\]'"):
         Bundle.open(bundles["hnsw"][0])
     Bundle.open(bundles["annoy"][0]).close()
+
+
+def test_a_cluster_that_does_not_answer_is_told_as_503(bundles, monkeypatch):
+    path, _ = bundles["hnsw"]
+    monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+    with HeldVersion.open(path) as held:
+        monkeypatch.setattr(held._base._index, "candidates", lambda *_: (_ for _ in ()).throw(ConnectionError("secret")))
+        with pytest.raises(IndexUnavailable, match="does not answer") as caught:
+            held.search(random_vectors(np.random.default_rng(0), 1), 5)
+    document = caught.value.problem("1")
+    assert (document["status"], caught.value.retry_after) == (503, 2.0)
+    assert "secret" not in str(document)
 
 
 def test_trees_are_annoys_alone(items, tmp_path):

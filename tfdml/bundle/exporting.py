@@ -97,8 +97,8 @@ def export(
             answers can be shown; 0 keeps none.
         batch_size: images per step while embedding.
         index: what searches beside the model: "annoy"; "exact"; FAISS's "flat", "hnsw", "ivf", "ivf_sq" or "ivf_pq" (they need
-            `pip install 'tfdml[faiss]'`, also where the bundle is served); or a mapping with settings, as in
-            `tfdml.index.build_index`.
+            `pip install 'tfdml[faiss]'`, also where the bundle is served); "milvus" (Milvus Lite; `tfdml[milvus]`); or a
+            mapping with settings, as in `tfdml.index.build_index`.
         trees: of an index by Annoy, as in `tfdml.index.AnnoyIndex.build`.
         seed: of the index.
         max_pixels: the exported model does not decode larger images.

@@ -16,7 +16,12 @@ EXTRA = "assets.extra"
 RETRIEVAL = f"{EXTRA}/retrieval"
 MANIFEST = f"{RETRIEVAL}/manifest.json"
 INDEX = f"{RETRIEVAL}/index.ann"
-INDEX_FILES = {"annoy": INDEX, "faiss": f"{RETRIEVAL}/index.faiss", "exact": f"{RETRIEVAL}/index.vectors"}
+INDEX_FILES = {
+    "annoy": INDEX,
+    "faiss": f"{RETRIEVAL}/index.faiss",
+    "milvus": f"{RETRIEVAL}/index.milvus",
+    "exact": f"{RETRIEVAL}/index.vectors",
+}
 CATALOGUE = f"{RETRIEVAL}/catalogue.sqlite"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 

@@ -24,7 +24,7 @@ from tfdml.bundle.match_probability import MatchProbability
 from tfdml.index.stored import IndexSettings, build_index, index_settings
 
 _LIBRARIES = ("tensorflow", "keras", "numpy", "annoy")
-_FAISS = "faiss"
+_LIBRARIES_OF = {"faiss": ("faiss",), "milvus": ("pymilvus", "milvus-lite", "faiss")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _some(ids: Sequence[str], numbers: npt.NDArray[Any]) -> str:
 
 def _library_versions(backend: str) -> dict[str, str]:
     found = {"python": platform.python_version(), "numpy": np.__version__}
-    for name in (*_LIBRARIES, *([_FAISS] if backend == _FAISS else [])):
+    for name in (*_LIBRARIES, *_LIBRARIES_OF.get(backend, ())):
         for distribution in (name, f"{name}-cpu"):
             try:
                 found[name] = metadata.version(distribution)

@@ -41,8 +41,8 @@ def export(
     index: Annotated[
         str,
         typer.Option(
-            help="What searches beside the model: annoy, exact, flat, hnsw, ivf, ivf_sq, ivf_pq, or settings as JSON, such as "
-            '{"backend": "faiss", "kind": "ivf", "lists": 4096}.'
+            help="What searches beside the model: annoy, exact, flat, hnsw, ivf, ivf_sq, ivf_pq, milvus, or settings as "
+            'JSON, such as {"backend": "faiss", "kind": "ivf", "lists": 4096}.'
         ),
     ] = "annoy",
     thumbnails: Annotated[int, typer.Option(help="Side of the items' small pictures, in pixels; 0 for none.")] = 96,

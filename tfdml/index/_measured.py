@@ -17,6 +17,7 @@ from tfdml.index._annoy_spec import AnnoySpec
 from tfdml.index._faiss_spec import FaissSpec
 from tfdml.index._files import copy_atomically, sha256
 from tfdml.index._ids import PackedIds, packed_ids
+from tfdml.index._milvus_spec import MilvusSpec
 from tfdml.index._nearest import k_smallest, squared_distances
 from tfdml.index._recall import Tunable, check_recall, check_seed, check_width, choose_search_k
 from tfdml.index.base import (
@@ -31,12 +32,12 @@ from tfdml.index.base import (
 )
 from tfdml.index.exact import distances_from_squares
 
-Spec = TypeVar("Spec", AnnoySpec, FaissSpec)
+Spec = TypeVar("Spec", AnnoySpec, FaissSpec, MilvusSpec)
 Folder = str | os.PathLike[str] | None
 
 
 class MeasuredIndex(abc.ABC, Generic[Spec]):
-    """Base class of `AnnoyIndex` and `FaissIndex`. A subclass finds candidates, with `_found`.
+    """Base class of `AnnoyIndex`, `FaissIndex` and `MilvusIndex`. A subclass finds candidates, with `_found`.
 
     Nothing changes after build or load: any number of threads may search at once.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,26 +12,35 @@ import numpy.typing as npt
 from tfdml._checks import check_choice
 from tfdml.index._faiss_file import import_faiss
 from tfdml.index._faiss_spec import FAISS_KINDS, sized
+from tfdml.index._milvus_server import import_milvus
+from tfdml.index._milvus_spec import MILVUS_KINDS, milvus_sizes
 from tfdml.index._record import IndexSpec
 from tfdml.index.annoy import AnnoyIndex, number_of_trees
 from tfdml.index.base import Floats, IndexFormatError, Integers, VectorIndex
 from tfdml.index.exact import ExactIndex
 from tfdml.index.faiss import FaissIndex
+from tfdml.index.milvus import MilvusIndex
 
 IndexSettings = str | Mapping[str, Any]
-"""`"exact"`, `"annoy"`, one of `FAISS_KINDS`, or `{"backend": ..., setting: value, ...}`."""
+"""`"exact"`, `"annoy"`, one of `FAISS_KINDS`, `"milvus"`, `"milvus_"` with one of `MILVUS_KINDS`, or a mapping
+`{"backend": ..., setting: value, ...}`."""
 
 _WORDS: dict[str, dict[str, Any]] = {
     "exact": {"backend": "exact"},
     "annoy": {"backend": "annoy"},
     "faiss": {"backend": "faiss", "kind": "hnsw"},
     **{kind: {"backend": "faiss", "kind": kind} for kind in FAISS_KINDS},
+    "milvus": {"backend": "milvus", "kind": "hnsw"},
+    **{f"milvus_{kind}": {"backend": "milvus", "kind": kind} for kind in MILVUS_KINDS},
 }
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "exact": (),
     "annoy": ("trees",),
     "faiss": ("kind", "lists", "links", "code_bytes"),
+    "milvus": ("kind", "lists", "links", "cluster", "token"),
 }
+_CLASSES: dict[str, Any] = {"annoy": AnnoyIndex, "faiss": FaissIndex, "milvus": MilvusIndex}
+_KINDS = {"faiss": FAISS_KINDS, "milvus": MILVUS_KINDS}
 
 
 @runtime_checkable
@@ -80,12 +89,14 @@ def index_settings(index: IndexSettings) -> dict[str, Any]:
         for name in settings.keys() - {"backend", *_SETTINGS[backend]}:
             known = ", ".join(map(repr, _SETTINGS[backend])) or "none"
             raise ValueError(f"index: {name!r} is not a setting of {backend!r}. Known: {known}.")
-        if backend == "faiss":
-            check_choice("index['kind']", settings.setdefault("kind", "hnsw"), FAISS_KINDS)
+        if backend in _KINDS:
+            check_choice("index['kind']", settings.setdefault("kind", "hnsw"), _KINDS[backend])
     else:
         raise ValueError(f"index={index!r}: expected one of {', '.join(map(repr, _WORDS))}, or a mapping with a 'backend'.")
     if settings["backend"] == "faiss":
         import_faiss()
+    elif settings["backend"] == "milvus":
+        import_milvus()
     return settings
 
 
@@ -107,8 +118,9 @@ def build_index(
         ids: N different strings.
         metric: `"cosine"` or `"euclidean"`.
         index: a word, `"exact"`, `"annoy"`, `"flat"`, `"hnsw"`, `"ivf"`, `"ivf_sq"`, `"ivf_pq"` (FAISS's; `"faiss"` is its
-            HNSW), or a mapping such as `{"backend": "faiss", "kind": "ivf", "lists": 4096}`, whose settings are arguments of
-            `AnnoyIndex.build` or `FaissIndex.build`.
+            HNSW), `"milvus"` or `"milvus_flat"`, `"milvus_ivf"`, `"milvus_ivf_sq"` (Milvus Lite; `"milvus"` is its HNSW), or a
+            mapping such as `{"backend": "faiss", "kind": "ivf", "lists": 4096}`, whose settings are arguments of
+            `AnnoyIndex.build`, `FaissIndex.build` or `MilvusIndex.build`: `{"backend": "milvus", "cluster": True}`.
         recall: asked share of the 10 true nearest neighbours.
         seed: of what the backend draws.
         queries: `[Q, D]`, to measure the recall on.
@@ -130,8 +142,9 @@ def build_index(
     backend = settings.pop("backend")
     if backend == "exact":
         return ExactIndex(vectors, ids, metric)
-    build = AnnoyIndex.build if backend == "annoy" else FaissIndex.build
-    found: StoredIndex = build(vectors, ids, metric, recall=recall, seed=seed, queries=queries, folder=folder, **settings)
+    found: StoredIndex = _CLASSES[backend].build(
+        vectors, ids, metric, recall=recall, seed=seed, queries=queries, folder=folder, **settings
+    )
     return found
 
 
@@ -152,16 +165,17 @@ def load_index(
         ValueError: for ids that are no strings, not unique, or not as many as there are items.
     """
     backend = record.get("backend") if isinstance(record, Mapping) else None
-    if backend == "annoy":
-        return AnnoyIndex.load(path, record, ids, checksum=checksum)
-    if backend == "faiss":
-        return FaissIndex.load(path, record, ids, checksum=checksum)
+    load: Callable[..., StoredIndex]
     if backend == "exact":
-        return ExactIndex.load(path, record, ids, checksum=checksum)
-    raise IndexFormatError(
-        f"index record: backend={str(backend)[:40]!r}; this reader knows {', '.join(map(repr, _SETTINGS))}. "
-        "It is damaged, or of a newer tfdml."
-    )
+        load = ExactIndex.load
+    elif isinstance(backend, str) and backend in _CLASSES:
+        load = _CLASSES[backend].load
+    else:
+        raise IndexFormatError(
+            f"index record: backend={str(backend)[:40]!r}; this reader knows {', '.join(map(repr, _SETTINGS))}. "
+            "It is damaged, or of a newer tfdml."
+        )
+    return load(path, record, ids, checksum=checksum)
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +186,11 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
         return {"backend": backend, **given}
     if backend == "faiss":
         names = ("lists", "links", "code_bytes")
-        automatic = sized(record["kind"], count, dimension, "auto", "auto", "auto")
-        given = {name: record[name] for name, auto in zip(names, automatic, strict=True) if record[name] != auto}
+        chosen = sized(record["kind"], count, dimension, "auto", "auto", "auto")
+        given = {name: record[name] for name, auto in zip(names, chosen, strict=True) if record[name] != auto}
         return {"backend": backend, "kind": record["kind"], **given}
+    if backend == "milvus":
+        automatic = milvus_sizes(record["kind"], count, "auto", "auto")
+        given = {name: record[name] for name, auto in zip(("lists", "links"), automatic, strict=True) if record[name] != auto}
+        return {"backend": backend, "kind": record["kind"], **given, **({"cluster": True} if record["cluster"] else {})}
     return {"backend": backend}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tfdml.index import StoredIndex
 from tfdml_serving.engine.nearest import BLOCK, Doubles, Floats, Integers, candidates, product_error, squared_distances
 from tfdml_serving.engine.selection import Selected
+from tfdml_serving.errors import IndexUnavailable
 
 # Up to so many values (200,000 x 128) a filter's items are compared one by one whatever the trees would cost: some 15 ms, and
 # no neighbour is missed. Where few are selected the neighbours lie outside of the query's own cluster, which is where trees
@@ -26,9 +27,10 @@ from tfdml_serving.engine.selection import Selected
 _ALWAYS_EXACT = 200_000 * 128
 # What one more vector costs when it is compared, and one more candidate of an index, by its kind; only the ratio counts. An
 # exact index has no cheaper way than comparing. FAISS's, at 30,000 x 128 on one core: a graph 1.7 us, lists 0.04 us,
-# codes 0.11 us, a comparison 0.02 us.
+# codes 0.11 us, a comparison 0.02 us. Milvus Lite walks through all items at each query, in Python: comparing is cheaper.
 _EXACT_COST = 1.0
-_CANDIDATE_COST = {"annoy": 2.0, "hnsw": 70.0, "ivf": 2.0, "ivf_sq": 2.0, "ivf_pq": 6.0}
+_LITE = ("milvus_flat", "milvus_hnsw", "milvus_ivf", "milvus_ivf_sq")
+_CANDIDATE_COST = {"annoy": 2.0, "hnsw": 70.0, "ivf": 2.0, "ivf_sq": 2.0, "ivf_pq": 6.0, **dict.fromkeys(_LITE, 1e5)}
 _ROWS_PER_TASK = 16 * BLOCK
 _SCORES_IN_FLIGHT = 8 << 20
 
@@ -86,7 +88,10 @@ class BaseSearch:
                 return None
             wanted = min(items, int(1.5 * rank) + 16)
             vector = query.tolist() if vector is None else vector
-            numbers = self._index.candidates(vector, wanted, max(width, wanted))
+            try:
+                numbers = self._index.candidates(vector, wanted, max(width, wanted))
+            except ConnectionError as error:
+                raise IndexUnavailable("The cluster that holds the index of this version does not answer.") from error
             usable = self._wanted(numbers, selected)
             places = np.flatnonzero(usable)
             if len(places) >= k:
@@ -100,7 +105,10 @@ class BaseSearch:
 
     def _affordable(self, selected: Selected | None) -> float:
         """How many candidates the index may look at before an exact search is the better way."""
-        ratio = _EXACT_COST / _CANDIDATE_COST.get(self._index.kind, np.inf)
+        kind = self._index.kind
+        if getattr(self._index.spec, "cluster", 0):
+            kind = kind.removeprefix("milvus_")  # as FAISS's of the kind: what a cluster costs is not known here
+        ratio = _EXACT_COST / _CANDIDATE_COST.get(kind, np.inf)
         if selected is None:
             return len(self._index) * ratio
         values = selected.count * self._index.dimension
