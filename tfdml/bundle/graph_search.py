@@ -85,8 +85,10 @@ class GallerySearch(tf.Module):
         return self._function(embeddings, valid, k)
 
     def _search(self, embeddings: tf.Tensor, valid: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
-        same = tf.debugging.assert_equal(
-            tf.shape(k), tf.shape(valid), "k: expected as many numbers as there are queries, one for each of them."
+        # The operation itself: tf.debugging puts a branch around it.
+        same = tf.raw_ops.Assert(
+            condition=tf.equal(tf.size(k), tf.size(valid)),
+            data=["k: expected as many numbers as there are queries, one for each of them.", tf.size(k), tf.size(valid)],
         )
         with tf.control_dependencies([same]):
             k = tf.clip_by_value(k, 0, self._max_k)
@@ -182,7 +184,9 @@ class GallerySearch(tf.Module):
             return tf.cond(given[-1] > 0, lambda: self._look_for_one(width, *given), none)
 
         def alone() -> tuple[tf.Tensor, tf.Tensor]:
-            numbers, squares = found(tuple(values[0] for values in given))
+            # A query that wants nothing is given one item, which the caller hides: cheaper than a branch for it.
+            one = [values[0] for values in given]
+            numbers, squares = self._look_for_one(width, *one[:-1], tf.maximum(one[-1], 1))
             return numbers[None], squares[None]
 
         def each() -> tuple[tf.Tensor, tf.Tensor]:
@@ -208,11 +212,12 @@ class GallerySearch(tf.Module):
 
         def slices() -> tuple[tf.Tensor, tf.Tensor]:
             # A list is a slice of the rows, which is read where it is; to gather its rows would be to copy them.
-            rows = self._rows.read_value()
-            places = zip(tf.unstack(starts, few), tf.unstack(ends, few), strict=True)
-            products = tf.concat([tf.linalg.matvec(rows[start:end], query) for start, end in places], 0)
+            # As few operations as can be: calling them takes as long as what they do.
+            rows, column = self._rows.read_value(), query[:, None]
+            places = zip(tf.unstack(starts[:, None], few), tf.unstack(ends[:, None], few), strict=True)
+            parts = [tf.matmul(tf.strided_slice(rows, start, end, [1]), column) for start, end in places]
             positions = tf.ragged.range(starts, ends).flat_values
-            return positions, products
+            return positions, tf.reshape(tf.concat(parts, 0), [-1])
 
         def gathered() -> tuple[tf.Tensor, tf.Tensor]:
             lists = nearest if few == many else nearest[: tf.where(count > self._few_up_to, many, few)]
@@ -228,11 +233,25 @@ class GallerySearch(tf.Module):
         else:
             positions, products = gathered()
         scores = products - tf.gather(self._halves.read_value(), positions)
-        positions = tf.gather(positions, _candidates(scores, count, error))
+        looked_at = tf.minimum(count + _MORE, tf.size(scores))
+        values, places = tf.math.top_k(scores, looked_at)
+        bound = values[count - 1] - error
+        # More candidates than were looked at. The negation counts NaN, from an overflow, as one.
+        crowded = tf.logical_and(looked_at < tf.size(scores), tf.logical_not(values[-1] < bound))
+
+        def all_candidates() -> tuple[tf.Tensor, tf.Tensor]:
+            found = tf.gather(positions, tf.where(tf.logical_not(scores < bound))[:, 0])
+            return found, self._squares(found, query)
+
+        def those_few() -> tuple[tf.Tensor, tf.Tensor]:
+            found = tf.gather(positions, places)
+            return found, self._squares_at_once(found, query)
+
+        positions, squares = tf.cond(crowded, all_candidates, those_few)
         # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
         numbers = tf.gather(self._numbers, positions)
         order = tf.argsort(numbers)
-        negative, place = tf.math.top_k(-self._squares(tf.gather(positions, order), query), count)
+        negative, place = tf.math.top_k(-tf.gather(squares, order), count)
         padding = [[0, width - count]]
         return tf.pad(tf.gather(numbers, tf.gather(order, place)), padding), tf.pad(-negative, padding)
 
@@ -256,12 +275,7 @@ class GallerySearch(tf.Module):
 
     def _squares(self, positions: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
         """Squared distances of one query to some rows, from float64 differences; many rows in blocks that bound the memory."""
-        wide = tf.cast(query, tf.float64)
         step = max(1, _VALUES_IN_FLIGHT // self._rows.shape[1])
-
-        def at_once(positions: tf.Tensor) -> tf.Tensor:
-            differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - wide
-            return tf.reduce_sum(differences * differences, axis=1)
 
         def in_blocks() -> tf.Tensor:
             blocks = -(-tf.size(positions) // step)
@@ -270,23 +284,18 @@ class GallerySearch(tf.Module):
                 lambda number, _: number < blocks,
                 lambda number, parts: (
                     number + 1,
-                    parts.write(number, at_once(positions[number * step : (number + 1) * step])),
+                    parts.write(number, self._squares_at_once(positions[number * step : (number + 1) * step], query)),
                 ),
                 (0, parts),
                 parallel_iterations=1,
             )
             return parts.concat()
 
-        return tf.cond(tf.size(positions) > step, in_blocks, lambda: at_once(positions))
+        return tf.cond(tf.size(positions) > step, in_blocks, lambda: self._squares_at_once(positions, query))
 
-
-def _candidates(scores: tf.Tensor, count: tf.Tensor, error: tf.Tensor) -> tf.Tensor:
-    """Places of all scores that may be among the `count` best."""
-    looked_at = tf.minimum(count + _MORE, tf.size(scores))
-    values, places = tf.math.top_k(scores, looked_at)
-    bound = values[count - 1] - error
-    crowded = tf.logical_and(looked_at < tf.size(scores), tf.logical_not(values[-1] < bound))
-    return tf.cond(crowded, lambda: tf.cast(tf.where(tf.logical_not(scores < bound))[:, 0], tf.int32), lambda: places)
+    def _squares_at_once(self, positions: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+        differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - tf.cast(query, tf.float64)
+        return tf.reduce_sum(differences * differences, axis=1)
 
 
 def _variable(values: npt.NDArray[Any], name: str) -> tf.Variable:
