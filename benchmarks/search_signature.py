@@ -6,7 +6,8 @@ Vectors and queries are drawn from the same clusters; no query is in the gallery
 loaded SavedModel, as in TF-Serving, once with inverted lists and once exact. Annoy searches with the fewest candidates
 (`search_k`) with which it finds the asked share of the queries' 10 true neighbours, called from Python once a query;
 `AnnoyIndex` is tfdml's own index, which also recomputes and orders the distances. Every round times all of them in turn on the
-same queries; times are medians over rounds, ratios are medians of the rounds' ratios, so that other load cancels out.
+same queries; times are medians over rounds, ratios are medians of the rounds' ratios, so that other load cancels out. `nothing`
+is a graph in a session that gives back what it got: what a call costs before anything is searched.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int
     searches["annoy"] = lambda q: [[ids[i] for i in raw.get_nns_by_vector(one, K, search_k=search_k)] for one in q.tolist()]
     searches["AnnoyIndex"] = lambda q: index.search(q, K).ids.tolist()
     recalls = {name: share(searches[name](queries), truth) for name in searches}
+    everything: dict[str, Callable[[np.ndarray], Any]] = {**searches, "nothing": nothing(dimension)}
     return {
         "tensorflow": tf.__version__,
         "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", os.cpu_count() or 1)),
@@ -105,7 +107,7 @@ def measure(folder: Path, items: int, dimension: int, recall: float, rounds: int
         "recall_at_10": {name: round(value, 4) for name, value in recalls.items()},
         "build_seconds": {name: round(value, 1) for name, value in seconds.items()},
         "megabytes": {name: round(value) for name, value in megabytes.items()},
-        "milliseconds": {str(size): timed(searches, queries, size, rounds) for size in (1, BATCH)},
+        "milliseconds": {str(size): timed(everything, queries, size, rounds) for size in (1, BATCH)},
     }
 
 
@@ -130,6 +132,17 @@ def signature(directory: Path) -> Callable[[np.ndarray], list[list[str]]]:
         return [[name.decode() for name in row] for row in found]
 
     return run
+
+
+def nothing(dimension: int) -> Callable[[np.ndarray], Any]:
+    """Of the inputs of `search_embedding`, and as many outputs."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        embedding = tf.compat.v1.placeholder(tf.float32, [None, dimension])
+        k = tf.compat.v1.placeholder(tf.int32, [None])
+        outputs = [tf.identity(embedding), tf.identity(embedding), tf.identity(k), tf.identity(k)]
+    call = session.make_callable(outputs, feed_list=[embedding, k])
+    return lambda queries: call(queries, np.full(len(queries), K, np.int32))
 
 
 def fewest(raw: Any, queries: np.ndarray, truth: list[set[str]], ids: list[str], recall: float) -> int:
@@ -204,6 +217,8 @@ def table(figures: dict[str, Any]) -> str:
             "" if size is None else f"{size:,} MB",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    floors = [f"{figures['milliseconds'][size]['nothing']['median']:.2f}" for size in ("1", str(BATCH))]
+    lines.append(f"| a graph that does nothing |  |  | {floors[0]} | {floors[1]} |  |  |")
     return "\n".join(lines)
 
 

@@ -185,8 +185,8 @@ class GallerySearch(tf.Module):
 
         def alone() -> tuple[tf.Tensor, tf.Tensor]:
             # A query that wants nothing is given one item, which the caller hides: cheaper than a branch for it.
-            one = [values[0] for values in given]
-            numbers, squares = self._look_for_one(width, *one[:-1], tf.maximum(one[-1], 1))
+            query, near, nearest, error, wanted = (values[0] for values in given)
+            numbers, squares = self._look_for_one(width, query, near, nearest, error, tf.maximum(wanted, 1))
             return numbers[None], squares[None]
 
         def each() -> tuple[tf.Tensor, tf.Tensor]:
