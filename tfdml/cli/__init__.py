@@ -7,7 +7,7 @@ import os
 import typer
 
 from tfdml import __version__
-from tfdml.cli import bundles, compact, comparing, data, demo, indexing, reporting, rollout, serving, training
+from tfdml.cli import bundles, compact, comparing, data, demo, embedding, indexing, reporting, rollout, serving, training
 from tfdml.cli.console import errors, fail
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("export")(bundles.export)
 app.command("verify")(bundles.verify)
 app.command("search")(bundles.search)
 app.command("inspect")(bundles.inspect)
+app.command("embed")(embedding.embed)
 app.command("compact")(compact.compact)
 app.command("serve")(serving.serve)
 app.command("key")(serving.key)

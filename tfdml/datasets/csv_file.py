@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv as csv_reader
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from tfdml._listing import csv_rows, refuse_duplicates
 from tfdml.datasets.dataset import Dataset
 from tfdml.datasets.files import MAX_PIXELS, checked_dataset
 from tfdml.preprocessing import ImagePreprocessing
 
-REQUIRED = ("path", "label")
 # At most 18 digits: they fit into 64 bits, and an id of more digits would lose some as a float.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
@@ -70,10 +69,10 @@ def csv(
     root = file.parent if image_root is None else Path(image_root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"image_root={str(image_root)!r}: there is no such folder.")
-    header, rows = _read(file, delimiter)
+    header, rows = csv_rows(file, delimiter)
     columns = {name: [cells[i] for _, cells in rows] for i, name in enumerate(header)}
     ids = columns.get("id", columns["path"])
-    _refuse_duplicates(file, "id" if "id" in columns else "path", ids, [line for line, _ in rows])
+    refuse_duplicates(file, "id" if "id" in columns else "path", ids, [line for line, _ in rows])
     return checked_dataset(
         f"csv({file.name!r})",
         [os.path.join(root, name) for name in columns["path"]],
@@ -90,45 +89,6 @@ def csv(
     )
 
 
-def _read(file: Path, delimiter: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The column names and the rows, each with the line on which it starts."""
-    rows: list[tuple[int, list[str]]] = []
-    line = 1
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            reader = csv_reader.reader(text, delimiter=delimiter, strict=True)
-            for cells in reader:
-                if cells:
-                    rows.append((line, [cell.strip() for cell in cells]))
-                line = reader.line_num + 1
-    except csv_reader.Error as error:
-        raise ValueError(f"{file}, line {line}: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
-    if not rows:
-        raise ValueError(f"{file}: the file is empty; expected a first row with the columns {', '.join(REQUIRED)}.")
-    header, rows = rows[0][1], rows[1:]
-    missing = [name for name in REQUIRED if name not in header]
-    if missing:
-        raise ValueError(
-            f"{file}, line 1: no column {missing[0]!r} among {header}. The first row has to name the columns "
-            f"{', '.join(REQUIRED)}" + ("." if len(header) > 1 else f"; cells are separated by {delimiter!r} (delimiter).")
-        )
-    if len(set(header)) < len(header) or "" in header:
-        raise ValueError(f"{file}, line 1: every column needs a name of its own, got {header}.")
-    if not rows:
-        raise ValueError(f"{file}: no rows below the column names.")
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise ValueError(f"{file}, line {line}: {len(cells)} cells, but the first row names {len(header)} columns.")
-        if any("\0" in cell for cell in cells):
-            raise ValueError(f"{file}, line {line}: a NUL byte; the file is damaged or not a text file.")
-        for name in ("path", "label", "id"):
-            if name in header and not cells[header.index(name)]:
-                raise ValueError(f"{file}, line {line}: the column {name!r} is empty.")
-    return header, rows
-
-
 def _typed(cells: list[str]) -> list[Any]:
     """The cells as integers or floats if all of them are plain decimals; codes such as 007 or 1e5 stay text."""
     filled = [cell for cell in cells if cell]
@@ -136,14 +96,3 @@ def _typed(cells: list[str]) -> list[Any]:
         if filled and all(pattern.fullmatch(cell) for cell in filled):
             return [number(cell) if cell else None for cell in cells]
     return cells
-
-
-def _refuse_duplicates(file: Path, column: str, values: list[str], lines: list[int]) -> None:
-    first: dict[str, int] = {}
-    for value, line in zip(values, lines, strict=True):
-        if value in first:
-            raise ValueError(
-                f"{file}, line {line}: {column} {value!r} is on line {first[value]} too; item ids have to be unique."
-                + (" Add a column 'id' if one image belongs to several items." if column == "path" else "")
-            )
-        first[value] = line

@@ -84,11 +84,7 @@ def checked_dataset(
 
 
 def why_unreadable(path: str, preprocessing: ImagePreprocessing, max_pixels: int = MAX_PIXELS) -> str | None:
-    """Why the file at `path` cannot be an image of a dataset; None if it can.
-
-    The file's header is read first, so that a small file which unpacks to a huge image is never decoded. Then it goes
-    through the very decoder that training and serving use.
-    """
+    """Why the file at `path` cannot be an image of a dataset; None if it can."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return "not a regular file"  # a pipe would be waited for
@@ -96,6 +92,15 @@ def why_unreadable(path: str, preprocessing: ImagePreprocessing, max_pixels: int
             data = file.read()
     except OSError as error:
         return error.strerror or str(error)
+    return why_undecodable(data, preprocessing, max_pixels)
+
+
+def why_undecodable(data: bytes, preprocessing: ImagePreprocessing, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Why `data` are no image file that can be used; None if they are.
+
+    The header is read first, so that a small file which unpacks to a huge image is never decoded. Then it goes through the
+    very decoder that training and serving use.
+    """
     if not data:
         return "the file is empty"
     try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfdml._checks import check_choice
+from tfdml._listing import EXTENSIONS, is_utf8, printable, walk
 from tfdml.datasets.dataset import Dataset
 from tfdml.datasets.files import MAX_PIXELS, checked_dataset
 from tfdml.preprocessing import ImagePreprocessing
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Photographs that no decoder of both TensorFlows reads: to leave them out in silence would lose a part of the data.
 UNREADABLE = (".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".dng", ".cr2", ".nef", ".arw")
 CLASS_FROM = ("top", "parent")
@@ -82,7 +82,7 @@ def image_folder(
         raise NotADirectoryError(f"path={str(path)!r} is a file: expected a folder with one folder of images for each class.")
     wanted = EXTENSIONS if extensions is None else extensions
     endings = tuple(ending.lower() if ending.startswith(".") else f".{ending.lower()}" for ending in wanted)
-    found = sorted(_walk(str(root), ()), key="/".join)
+    found = sorted(walk(str(root)), key="/".join)
     images = [parts for parts in found if parts[-1].lower().endswith(endings)]
     if not images:
         others = sorted({os.path.splitext(parts[-1])[1] or parts[-1] for parts in found})[:10]
@@ -90,16 +90,16 @@ def image_folder(
             f"path={str(path)!r}: no images found. Expected {path}/<class>/<image> with names that end in "
             f"{', '.join(endings)}" + (f"; found only files that end in {', '.join(map(ascii, others))}." if others else ".")
         )
-    problems = [(_text(parts), "its name is not UTF-8") for parts in images if not _is_utf8(parts)]
+    problems = [(printable(parts), "its name is not UTF-8") for parts in images if not is_utf8(parts)]
     problems += [
-        (_text(parts), f"lies directly in {str(path)!r}, outside any class folder") for parts in images if len(parts) == 1
+        (printable(parts), f"lies directly in {str(path)!r}, outside any class folder") for parts in images if len(parts) == 1
     ]
     if extensions is None:
         reason = "a format that is not read; convert it to JPEG or PNG, or leave such files out with extensions=(...)"
-        problems += [(_text(parts), reason) for parts in found if parts[-1].lower().endswith(UNREADABLE)]
+        problems += [(printable(parts), reason) for parts in found if parts[-1].lower().endswith(UNREADABLE)]
     filled = {parts[0] for parts in images}
-    problems += [(_text((name,)) + "/", "class folder without images") for name in _folders(root) if name not in filled]
-    usable = [parts for parts in images if _is_utf8(parts) and len(parts) > 1]
+    problems += [(printable((name,)) + "/", "class folder without images") for name in _folders(root) if name not in filled]
+    usable = [parts for parts in images if is_utf8(parts) and len(parts) > 1]
     ids = ["/".join(parts) for parts in usable]
     return checked_dataset(
         f"image_folder({root.name!r})",
@@ -117,29 +117,5 @@ def image_folder(
     )
 
 
-def _walk(folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[tuple[str, ...]]:
-    """The parts of every file's path below `folder`. A folder that is one of those above it (a loop of links) is left out."""
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    for entry in visible:
-        if entry.is_dir():
-            yield from _walk(entry.path, (*parts, entry.name), above | {here})
-        else:
-            yield (*parts, entry.name)
-
-
 def _folders(root: Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _is_utf8(parts: Sequence[str]) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for part in parts for character in part)
-
-
-def _text(parts: Sequence[str]) -> str:
-    """A path that can be printed, whatever bytes its name consists of."""
-    return "/".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")
