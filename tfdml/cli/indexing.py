@@ -1,4 +1,4 @@
-"""`tfdml index advise`."""
+"""`tfdml index advise` and `tfdml index build`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy.typing as npt
 import typer
 from rich.markup import escape
 
-from tfdml.cli.console import console, plain_table, say
+from tfdml.cli.bundles import from_option
+from tfdml.cli.console import console, plain_table, say, step_progress
+from tfdml.cli.embedding import Address, Workers
 from tfdml.index import Advice, advise
 
 app = typer.Typer(help="Choosing and building what searches.", no_args_is_help=True, rich_markup_mode="rich")
@@ -42,6 +44,48 @@ def advise_command(
         console.print_json(json.dumps(found.as_dict()))
     else:
         _tell(found)
+
+
+@app.command("build")
+def build(
+    embedded: Annotated[Path, typer.Argument(help="A folder that tfdml embed has finished.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write to, or to go on in.", show_default=False)],
+    shards: Annotated[int, typer.Option(help="How many indexes, searched as one.", min=1)] = 1,
+    index: Annotated[str, typer.Option(help="annoy, exact, hnsw, ... or settings as JSON, as for tfdml export.")] = "annoy",
+    recall: Annotated[float, typer.Option(help="Share of the 10 true neighbours that each shard must find.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of what the index draws.")] = 0,
+    address: Address = None,
+    workers: Workers = None,
+) -> None:
+    """Builds indexes over embedded items, shard by shard, on this machine or on a Ray cluster, and measures their recall.
+
+    It can be killed at any time: the same command keeps the shards that are there and builds the others.
+
+    [bold]Example:[/bold]  tfdml index build embedded/ --out index/ --shards 4
+    """
+    from tfdml import scale
+
+    with step_progress() as progress:
+        summary = scale.build_shards(
+            embedded,
+            out,
+            shards,
+            index=from_option(index),
+            recall=recall,
+            seed=seed,
+            address=address,
+            workers=workers,
+            progress=lambda done, total: progress("building", done / total),
+        )
+    built = summary.shards - summary.shards_kept
+    say(
+        f"{escape(str(summary.folder))}: {summary.items:,} items in {summary.shards} shards; "
+        f"{built} built in {summary.seconds:.1f} s"
+    )
+    say(
+        f"  recall@{summary.recall_at} {summary.recall:.3f} of the whole, on items of it; "
+        f"{summary.lowest_shard_recall:.3f} of the worst shard, on queries that it has not seen"
+    )
 
 
 def load_vectors(path: Path) -> tuple[npt.NDArray[np.float32], str]:

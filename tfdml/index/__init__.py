@@ -12,6 +12,7 @@ from tfdml.index.base import METRICS, IndexFormatError, SearchResult, VectorInde
 from tfdml.index.exact import ExactIndex
 from tfdml.index.faiss import FaissIndex
 from tfdml.index.milvus import MilvusIndex
+from tfdml.index.sharded import ShardedIndex
 from tfdml.index.stored import StoredIndex, build_index, index_settings, load_index
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "MilvusIndex",
     "MilvusSpec",
     "SearchResult",
+    "ShardedIndex",
     "StoredIndex",
     "VectorIndex",
     "advise",

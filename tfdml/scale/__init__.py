@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from tfdml.scale.embedded import EmbeddedFolder
 from tfdml.scale.embedding import EmbedProgress, EmbedSummary, embed
+from tfdml.scale.indexing import ShardsSummary, build_shards, open_shards
 from tfdml.scale.work_folder import UnitRecord, WorkFolderError
 
 __all__ = [
     "EmbedProgress",
     "EmbedSummary",
     "EmbeddedFolder",
+    "ShardsSummary",
     "UnitRecord",
     "WorkFolderError",
+    "build_shards",
     "embed",
+    "open_shards",
 ]
