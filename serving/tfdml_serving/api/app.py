@@ -75,8 +75,9 @@ def create_app(
         lifespan=lambda app: _running(service),
     )
     app.state.service = service
-    app.include_router(health_routes(service))
+    # Routes are tried in this order.
     app.include_router(search_routes(service, searching))
+    app.include_router(health_routes(service))
     app.include_router(item_routes(service, Changing(service, searching)))
     app.include_router(version_routes(service))
     app.include_router(reference_routes(app))

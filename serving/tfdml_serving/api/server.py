@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from fastapi import FastAPI
 from tfdml_serving.api.app import create_app
 from tfdml_serving.api.protocol import guarded_protocol
 from tfdml_serving.settings import Settings
+
+_SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -57,4 +60,6 @@ def make_server(settings: Settings, app: FastAPI | None = None, listening: Calla
 
 def run(settings: Settings, listening: Callable[[str], None] | None = None) -> None:
     """Serves until the process is told to stop (SIGINT or SIGTERM); running requests are finished first."""
+    # A search changes threads four times, and each time may wait so long for a thread that computes, such as one that adds.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     make_server(settings, listening=listening).run()
