@@ -10,7 +10,7 @@ KERAS3 = .venv/.installed
 KERAS2 = .venv-keras2/.installed
 PEERS = .venv-peers/.installed
 
-.PHONY: help demo test test-all test-keras2 test-all-keras2 lint setup setup-keras2 setup-peers clean
+.PHONY: help demo test test-all test-keras2 test-all-keras2 lint setup setup-keras2 setup-peers bench clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 20
@@ -55,6 +55,9 @@ $(PEERS):
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check pytorch-metric-learning==2.9.0 faiss-cpu==1.15.1
 	touch $@
+
+bench: $(KERAS3) $(KERAS2) $(PEERS)  ## every benchmark beside its peers, in less than an hour: build/bench/README.md
+	.venv/bin/python benchmarks/suite.py
 
 clean:
 	rm -rf .venv .venv-keras2 .venv-peers demo build dist

@@ -5,8 +5,8 @@
 
 Networks, data and optimiser are those of `quality.py`. Every library trains in a process of its own; they take turns, a few
 rounds of some steps each, so that a disturbance of the machine meets all of them, and a figure is the median over all steps.
-tfdml trains by `fit` on batches of `PKSampler`. The peer's batches are drawn by its `MPerClassSampler` and cut from one tensor in
-memory with whole-batch operations, which is faster than its users' `DataLoader`.
+tfdml trains by `fit` on batches of `PKSampler`. The peer's batches are drawn by its `MPerClassSampler` and cut from one tensor
+in memory with whole-batch operations, which is faster than its users' `DataLoader`.
 
 The shares of a step come from the same model trained without its mining and loss (the mean of the embeddings in their place),
 on one batch that stays the same, or both; each difference is what the part costs within a step, overlaps counted.
@@ -38,7 +38,11 @@ PYTHONS = {
     TORCH: ROOT / ".venv-peers/bin/python",
 }
 # Data and the P x K of a batch.
-BATCHES = {"omniglot 32 x 4": ("omniglot", 32, 4), "grocery 16 x 4": ("grocery", 16, 4), "omniglot 450 x 4": ("omniglot", 450, 4)}
+BATCHES = {
+    "omniglot 32 x 4": ("omniglot", 32, 4),
+    "grocery 16 x 4": ("grocery", 16, 4),
+    "omniglot 450 x 4": ("omniglot", 450, 4),
+}
 # Maps of the convolutions, the side of an image, and whether it is cropped out of a larger one; then means replace flattening.
 NETWORKS = {"omniglot": ((64, 64, 64, 64), 28, False), "grocery": ((32, 64, 128, 128), 64, True)}
 LOSSES = ["triplet_semi_hard", "batch_hard_soft", "multi_similarity", "n_pair", "margin_distance_weighted", "contrastive_hinge"]
@@ -191,7 +195,6 @@ def tfdml_trainer(data: str, classes: int, examples: int, loss: str, folder: Pat
             self.until = self.until or self.ends[0] + self.seconds
             if self.ends[-1] > self.until and len(self.ends) > 3:
                 self.model.stop_training = True
-                raise StopIteration
 
     maps, side, crop = NETWORKS[data]
     train_set = tfdml.datasets.Dataset.from_arrays(np.load(folder / "images.npy"), np.load(folder / "labels.npy"))
@@ -212,10 +215,8 @@ def tfdml_trainer(data: str, classes: int, examples: int, loss: str, folder: Pat
     def train(part: str, seconds: float) -> list[float]:
         model = models["no loss" if part == "no loss" else "loss"]
         timed = Timed(seconds)
-        try:
-            model.fit(same if part == "same batch" else batches, steps_per_epoch=10_000_000, callbacks=[timed], verbose=0)
-        except StopIteration:
-            pass
+        inputs = same if part == "same batch" else batches
+        model.fit(inputs, steps_per_epoch=10_000_000, shuffle=False, callbacks=[timed], verbose=0)
         return [1e3 * (after - before) for before, after in zip(timed.ends[1:], timed.ends[2:], strict=False)]
 
     return train
@@ -230,7 +231,12 @@ def torch_trainer(data: str, classes: int, examples: int, loss: str, folder: Pat
     labels = torch.as_tensor(np.load(folder / "labels.npy"))
     parts: list[Any] = []
     for before, after in zip([images.shape[1], *maps], maps, strict=False):
-        parts += [torch.nn.Conv2d(before, after, 3, padding=1), torch.nn.BatchNorm2d(after), torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+        parts += [
+            torch.nn.Conv2d(before, after, 3, padding=1),
+            torch.nn.BatchNorm2d(after),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+        ]
     parts += [torch.nn.AdaptiveAvgPool2d(1)] if crop else []
     network = torch.nn.Sequential(*parts, torch.nn.Flatten(), torch.nn.Linear(maps[-1], 64))
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -294,11 +300,13 @@ def tables(rows: list[dict[str, Any]]) -> str:
     found = {(row["batch"], row["loss"], row["library"], row["part"]): row for row in rows}
     cases = list(dict.fromkeys((row["batch"], row["loss"]) for row in rows))
     ours = [library for library in PYTHONS if library != TORCH]
-    heads = ["batch", "loss", *(f"{library}, ms" for library in PYTHONS), *(f"{library}, steps for the peer's one" for library in ours)]
+    heads = ["batch", "loss", *(f"{library}, ms" for library in PYTHONS)]
+    heads += [f"{library}: steps for one of the peer" for library in ours]
     speed = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(heads) - 2)]
     parts = ["| batch | loss | stack | step, ms | mining and loss | input |", "|---|---|---|---:|---:|---:|"]
     for batch, loss in cases:
-        times = {library: found[batch, loss, library, "whole"]["ms"] for library in PYTHONS if (batch, loss, library, "whole") in found}
+        whole = {library: found.get((batch, loss, library, "whole")) for library in PYTHONS}
+        times = {library: row["ms"] for library, row in whole.items() if row}
         line = [batch, loss, *(f"{times[library]:.1f}" if library in times else "" for library in PYTHONS)]
         line += [f"{times[TORCH] / times[library]:.2f}" if {TORCH, library} <= times.keys() else "" for library in ours]
         speed.append("| " + " | ".join(line) + " |")

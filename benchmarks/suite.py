@@ -1,0 +1,151 @@
+"""Every benchmark, in less than an hour: JSON, one Markdown page with the tables, and drawings of cost against size.
+
+    make bench                                                # into build/bench
+    python benchmarks/suite.py --out FOLDER --only losses heads
+    python benchmarks/suite.py --list
+
+Each benchmark runs as its own page tells, with fewer rounds and sizes; peers run in their own environments, where those are
+(`make setup-keras2 setup-peers`). One that fails or takes longer than its limit is named so on the page, and the others go on.
+A part that stands in the folder already is kept, so an interrupted suite is taken up where it was; `--again` measures anew.
+
+The page says at which commit it was measured, on which machine, with which versions. Spread stands in the JSON of each
+benchmark, and in the tables where it decides anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import suite_drawings
+from _common import ROOT, machine
+
+SHOWN = ("tensorflow", "keras", "numpy", "annoy", "faiss-cpu", "fastapi", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark of the suite: how it is called, and after how many seconds it is stopped."""
+
+    title: str
+    arguments: tuple[str, ...]
+    limit: int
+    needs_photographs: bool = False
+
+
+PARTS = {
+    "losses": Part("Losses: one step", ("--rounds", "2", "--seconds", "0.25"), 900),
+    "heads": Part("Heads: one step", ("--rounds", "2", "--seconds", "0.25", "--batch", "128", "512"), 400),
+    "training": Part("Training: whole steps", ("--rounds", "2", "--seconds", "2"), 500, needs_photographs=True),
+    "samplers": Part("Samplers", (), 300),
+    "scale": Part("Many classes, large batches and memories", ("--seconds", "2"), 500),
+    "evaluation": Part("Evaluation", ("--sizes", "20000", "60000", "--limit", "120"), 400),
+    "export": Part("Exported signatures", ("--rounds", "10"), 200),
+    "search_signature": Part("The search signature", ("--items", "200000", "--methods", "ivf", "--rounds", "10"), 300),
+    "serving": Part("The service", ("--rounds", "3", "--parts", "latency", "overload"), 400),
+    "serving_sizes": Part("Sizes of the service", ("--items", "10000", "100000", "--searches", "500"), 300),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "build/bench")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--again", action="store_true", help="also what the folder holds already")
+    parser.add_argument("--list", action="store_true", help="print the commands, and measure nothing")
+    args = parser.parse_args()
+    if args.list:
+        for name in args.only:
+            print(" ".join(command(name, args.out)[1:]))
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.only:
+        if args.again or not (args.out / f"{name}.run.json").exists():
+            record = run(name, args.out)
+            (args.out / f"{name}.run.json").write_text(json.dumps(record, indent=1) + "\n")
+    drawings = suite_drawings.draw(args.out)
+    page = args.out / "README.md"
+    page.write_text(written(args.out, drawings))
+    print(page)
+
+
+def command(name: str, out: Path) -> list[str]:
+    return [sys.executable, f"benchmarks/{name}.py", *PARTS[name].arguments, "--json", str(out / f"{name}.json")]
+
+
+def run(name: str, out: Path) -> dict[str, Any]:
+    """Runs one benchmark; what it printed, how long it took, how it ended."""
+    part = PARTS[name]
+    if part.needs_photographs and "TFDML_DATA" not in os.environ:
+        return {"ended": "left out: it needs photographs, in the folder that TFDML_DATA names", "seconds": 0, "printed": ""}
+    print(f"{name} ...", end=" ", flush=True, file=sys.stderr)
+    (out / f"{name}.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    with open(out / f"{name}.log", "w") as log:
+        try:
+            done = subprocess.run(
+                command(name, out), cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, timeout=part.limit
+            )
+            ended = "" if done.returncode == 0 else f"failed with status {done.returncode}; see {name}.log"
+            printed = done.stdout
+        except subprocess.TimeoutExpired:
+            ended, printed = f"stopped after {part.limit} s", ""
+    seconds = round(time.monotonic() - started)
+    print(f"{seconds} s {ended}", file=sys.stderr)
+    return {"ended": ended, "seconds": seconds, "printed": printed, **circumstances()}
+
+
+def circumstances() -> dict[str, Any]:
+    """When, at which commit, with what."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    versions = {}
+    for package in SHOWN:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "commit": commit + (" with changes" if changed else ""),
+        "day": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": {"python": sys.version.split()[0], **versions},
+    }
+
+
+def written(out: Path, drawings: dict[str, list[str]]) -> str:
+    """The page of everything that the folder holds."""
+    records = {
+        name: json.loads((out / f"{name}.run.json").read_text()) for name in PARTS if (out / f"{name}.run.json").exists()
+    }
+    minutes = sum(record["seconds"] for record in records.values()) / 60
+    lines = ["# Benchmarks", "", f"`make bench`: {len(records)} of {len(PARTS)} benchmarks, {minutes:.0f} minutes.", ""]
+    lines += ["| benchmark | seconds | commit | day | machine | versions |", "|---|---:|---|---|---|---|"]
+    for name, record in records.items():
+        if "commit" in record:
+            found = record["machine"]
+            versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
+            row = [f"[{PARTS[name].title}](#{name})", str(record["seconds"]), record["commit"], record["day"]]
+            lines.append("| " + " | ".join([*row, f"{found['cpus']} x {found['cpu']}", versions]) + " |")
+    for name, record in records.items():
+        lines += ["", f'<a id="{name}"></a>', "", f"## {PARTS[name].title}", ""]
+        lines += ["```", f"python benchmarks/{name}.py {' '.join(PARTS[name].arguments)}".rstrip(), "```", ""]
+        if record["ended"]:
+            lines.append(f"**{record['ended']}.**")
+        lines += [f"![{PARTS[name].title}: cost against size]({picture})\n" for picture in drawings.get(name, [])]
+        if printed := record["printed"].strip():
+            lines.append(printed if "\n|" in f"\n{printed}" else f"```\n{printed}\n```")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
