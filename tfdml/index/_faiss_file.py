@@ -1,4 +1,4 @@
-"""The file of `FaissIndex`: FAISS's own bytes, filled up to whole pages, and behind them all vectors as float32.
+"""The file of `FaissIndex`: FAISS's own bytes, filled up to whole pages, and behind them all vectors as float32 or float16.
 
 FAISS reads its part and stops, so it opens the file as its own. The vectors are mapped by NumPy: they put what FAISS finds in
 exact order, also where FAISS holds short codes only, and they are what a search with a filter compares. A flat index has no
@@ -14,14 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tfdml.index._faiss_spec import FaissSpec
+from tfdml.index._faiss_spec import STORED, FaissSpec
 from tfdml.index._files import map_vectors_at
 from tfdml.index.base import Floats, IndexFormatError
 
-_PAGE = 4096
-_TRAINING_ROWS_PER_LIST = 64
-_TRAINING_ROWS_OF_CODES = 65_536
-_EF_CONSTRUCTION = 80
 _CLASSES = {
     "hnsw": "IndexHNSWFlat",
     "ivf": "IndexIVFFlat",
@@ -41,48 +37,10 @@ def import_faiss() -> Any:
     return faiss
 
 
-def write(rows: Floats, kind: str, lists: int, links: int, code_bytes: int, seed: int, path: Path) -> int:
-    """Builds the index and writes the file. Returns where the vectors begin."""
-    faiss = import_faiss()
-    path.write_bytes(b"")
-    if kind != "flat":
-        faiss.write_index(_grown(faiss, rows, kind, lists, links, code_bytes, seed), str(path))
-    with open(path, "ab") as file:
-        file.write(bytes(-file.tell() % _PAGE))
-        start = file.tell()
-        rows.astype("<f4", copy=False).tofile(file)
-    return start
-
-
-def _grown(faiss: Any, rows: Floats, kind: str, lists: int, links: int, code_bytes: int, seed: int) -> Any:
-    dimension = rows.shape[1]
-    if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dimension, links)
-        graph.hnsw.efConstruction = _EF_CONSTRUCTION
-        graph.add(rows)
-        return graph
-    centres = faiss.IndexFlatL2(dimension)
-    if kind == "ivf":
-        index = faiss.IndexIVFFlat(centres, dimension, lists)
-    elif kind == "ivf_sq":
-        index = faiss.IndexIVFScalarQuantizer(centres, dimension, lists, faiss.ScalarQuantizer.QT_8bit)
-    else:
-        index = faiss.IndexIVFPQ(centres, dimension, lists, code_bytes, 8)
-        index.pq.cp.seed = seed
-        index.pq.cp.max_points_per_centroid = _TRAINING_ROWS_OF_CODES // 256
-    index.cp.seed = seed
-    index.cp.min_points_per_centroid = 1  # it only warns
-    index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_LIST
-    wanted = max(lists * _TRAINING_ROWS_PER_LIST, _TRAINING_ROWS_OF_CODES)
-    sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:wanted]) if wanted < len(rows) else slice(None)
-    index.train(rows[sample])
-    index.add(rows)
-    return index
-
-
 def map_vectors(path: Path, spec: FaissSpec) -> Floats:
     """The items' vectors `[count, dimension]`, mapped read-only: finite, and of length 1 under cosine."""
-    return map_vectors_at(path, spec.vectors_at, spec.count, spec.dimension, spec.metric)
+    stored = STORED[spec.stored].str
+    return map_vectors_at(path, spec.vectors_at, spec.count, spec.dimension, spec.metric, stored)
 
 
 def open_structure(path: Path, spec: FaissSpec, prefault: bool) -> Any:

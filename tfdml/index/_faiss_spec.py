@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +12,13 @@ from tfdml._checks import check_choice, check_positive
 from tfdml.index._record import IndexSpec
 from tfdml.index.base import IndexFormatError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 FAISS_KINDS = ("flat", "hnsw", "ivf", "ivf_sq", "ivf_pq")
+STORED: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+"""How the vectors may lie in the file."""
+
 _FEWEST_FOR_CODES = 1024
 _LINKS = 16
 
@@ -35,6 +43,7 @@ class FaissSpec(IndexSpec):
         recall_at: at how many neighbours.
         recall_queries: on how many queries.
         vectors_at: where in the file the vectors begin.
+        stored: `"float32"` or `"float16"`, as what they are stored. Records of tfdml before 0.2 do not say: float32.
         sha256: checksum of the file.
         bytes: its size.
         backend: always `"faiss"`.
@@ -47,13 +56,26 @@ class FaissSpec(IndexSpec):
     seed: int
     recall_queries: int
     vectors_at: int
+    stored: str = "float32"
     backend: str = "faiss"
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Reads what `as_dict` wrote, also where it did not yet say how the vectors are stored.
+
+        Raises:
+            IndexFormatError: for a missing or unknown key, a value of the wrong type or out of range; it names the key.
+        """
+        return super().from_dict({"stored": "float32", **record} if isinstance(record, Mapping) else record)
 
     def _check(self) -> None:
         if self.kind not in FAISS_KINDS:
             known = ", ".join(map(repr, FAISS_KINDS))
             raise IndexFormatError(f"index record: kind={self.kind!r}; this reader knows {known}.")
-        if self.bytes != self.vectors_at + 4 * self.count * self.dimension or self.vectors_at < 0 or self.vectors_at % 64:
+        if self.stored not in STORED:
+            raise IndexFormatError(f"index record: stored={self.stored!r}; this reader knows {', '.join(map(repr, STORED))}.")
+        size = STORED[self.stored].itemsize * self.count * self.dimension
+        if self.bytes != self.vectors_at + size or self.vectors_at < 0 or self.vectors_at % 64:
             raise IndexFormatError(
                 f"index record: {self.count} vectors of dimension {self.dimension} from byte {self.vectors_at} on do not make "
                 f"{self.bytes} bytes."

@@ -27,13 +27,14 @@ def check_bytes(path: Path, size: int, digest: str | None) -> None:
             raise IndexFormatError(f"{path}: SHA-256 {found}, expected {digest}. The file is damaged or another one.")
 
 
-def map_vectors_at(path: Path, offset: int, count: int, dimension: int, metric: str) -> Floats:
+def map_vectors_at(path: Path, offset: int, count: int, dimension: int, metric: str, stored: str = "<f4") -> Floats:
     """Vectors `[count, dimension]` of a file, mapped read-only: finite, and of length 1 under cosine."""
-    vectors: Floats = np.asarray(np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=(count, dimension)))
+    vectors: Floats = np.asarray(np.memmap(path, dtype=stored, mode="r", offset=offset, shape=(count, dimension)))
     step = max(1, _CHUNK // (4 * dimension))
     for start in range(0, count, step):
         block = vectors[start : start + step]
         with np.errstate(over="ignore", invalid="ignore"):
+            block = block.astype(np.float32, copy=False)
             lengths = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
         if not np.isfinite(lengths).all():
             raise IndexFormatError(f"{path}: a vector holds NaN or infinity.")
@@ -69,6 +70,18 @@ def copy_atomically(source: Path, target: Path) -> str:
         raise
     _sync_folder(target.parent)
     return digest.hexdigest()
+
+
+def move_atomically(source: Path, target: Path) -> bool:
+    """Flushes to the disk and renames, without a copy. False, and nothing has happened, across file systems."""
+    if source.stat().st_dev != target.parent.stat().st_dev:
+        return False
+    with open(source, "rb+") as file:
+        os.fsync(file.fileno())
+    source.chmod(0o644)
+    os.replace(source, target)
+    _sync_folder(target.parent)
+    return True
 
 
 def write_atomically(rows: Floats, target: Path) -> str:

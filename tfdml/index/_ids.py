@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from array import array
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import accumulate, islice
 from typing import Any, overload
 
 import numpy as np
@@ -33,18 +34,17 @@ class PackedIds(Sequence[str]):
 
     def __init__(self, ids: Iterable[Any]) -> None:
         self._texts: list[str] = []
-        ends: list[npt.NDArray[np.int64]] = []
-        hashes: list[npt.NDArray[np.int64]] = []
+        # These grow in place: of a hundred million ids a list of arrays and their concatenation would be 2.4 GB.
+        ends, hashes = array("I"), array("q")
         rest = iter(ids)
         while piece := list(islice(rest, _PER_PIECE)):
             if set(map(type, piece)) != {str}:
                 piece = list(check_ids(piece, len(piece)))
             self._texts.append("".join(piece))
-            ends.append(np.fromiter(map(len, piece), np.int64, len(piece)).cumsum())
-            hashes.append(np.fromiter(map(hash, piece), np.int64, len(piece)))
-        self._ends = np.concatenate([*ends, np.zeros(0, np.int64)]).astype(np.uint32)
-        del ends
-        self._check_different(np.concatenate([*hashes, np.zeros(0, np.int64)]))
+            ends.extend(accumulate(map(len, piece)))
+            hashes.extend(map(hash, piece))
+        self._ends = np.frombuffer(ends, np.uint32)
+        self._check_different(np.frombuffer(hashes, np.int64))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -79,16 +79,27 @@ class PackedIds(Sequence[str]):
         return self._texts[piece][start : int(self._ends[number])]
 
     def _check_different(self, hashes: npt.NDArray[np.int64]) -> None:
-        """Equal ids have equal hashes; only ids with equal hashes are looked at."""
-        ordered = np.sort(hashes)
-        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if not len(twice):
+        """Equal ids have equal hashes; only ids with equal hashes are looked at. Sorts `hashes` in place."""
+        hashes.sort()
+        twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+        if not twice:
             return
-        suspects = [self._one(number) for number in np.flatnonzero(np.isin(hashes, twice)).tolist()]
-        if len(set(suspects)) != len(suspects):
-            check_ids(list(self), len(self))
+        first: dict[str, int] = {}
+        for number, one in enumerate(self):
+            if hash(one) not in twice:
+                continue
+            if one in first:
+                raise ValueError(
+                    f"ids: {one!r} is the id of item {first[one]} and of item {number}. Every item needs an id of its own."
+                )
+            first[one] = number
 
 
-def packed_ids(ids: Iterable[Any], count: int) -> PackedIds:
-    """`ids` as `PackedIds`, checked to be `count` different strings."""
-    return ids if isinstance(ids, PackedIds) and len(ids) == count else PackedIds(check_ids(ids, count))
+def packed_ids(ids: Iterable[Any], count: int | None) -> PackedIds:
+    """`ids` as `PackedIds`, checked to be `count` (None: any number of) different strings, without a tuple of all of them."""
+    if isinstance(ids, (str, bytes)) or (count is not None and isinstance(ids, Sized) and len(ids) != count):
+        check_ids(ids, count or 0)
+    packed = ids if isinstance(ids, PackedIds) else PackedIds(ids)
+    if count is not None and len(packed) != count:
+        check_ids(packed, count)
+    return packed

@@ -125,6 +125,7 @@ class MeasuredIndex(abc.ABC, Generic[Spec]):
         trees: int = 1,
         least: int = 1,
         way_out: str,
+        unseen: Integers | None = None,
     ) -> None:
         """Chooses `search_k` for the asked recall, or measures the fixed one's; at least `least`, and records it all."""
         spec = self._spec
@@ -139,6 +140,7 @@ class MeasuredIndex(abc.ABC, Generic[Spec]):
             at=spec.recall_at,
             seed=spec.seed,
             way_out=way_out,
+            unseen=unseen,
         )
         self._spec = replace(
             spec,
@@ -157,18 +159,26 @@ def checked(
     *,
     recall: float,
     seed: int,
-    seeds: int = 2**32,
     search_k: int | None,
     queries: npt.ArrayLike | None,
 ) -> tuple[Floats, PackedIds, Floats | None]:
-    """Vectors, ids and queries of a `build`, after making sure that its arguments make sense; `seeds`: how many there are."""
+    """Vectors, ids and queries of a `build`, after making sure that its arguments make sense."""
+    check_options(metric, recall, seed, 2**32, search_k)
+    rows = check_vectors(vectors, metric)
+    names = packed_ids(ids, len(rows))
+    return rows, names, checked_queries(queries, rows.shape[1], metric)
+
+
+def check_options(metric: str, recall: float, seed: int, seeds: int, search_k: int | None) -> None:
     check_choice("metric", metric, METRICS)
     check_recall(recall)
     check_seed(seed, seeds)
     check_width(search_k)
-    rows = check_vectors(vectors, metric)
-    names = packed_ids(ids, len(rows))
-    asked = None if queries is None else check_queries(queries, rows.shape[1], metric)
+
+
+def checked_queries(queries: npt.ArrayLike | None, dimension: int, metric: str) -> Floats | None:
+    """The queries of a `build`."""
+    asked = None if queries is None else check_queries(queries, dimension, metric)
     if asked is not None and len(asked) == 0:
         raise ValueError("queries: received none. Expected at least one, or None to measure on items.")
-    return rows, names, asked
+    return asked

@@ -9,16 +9,17 @@ items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tfdml.index._nearest import NearestRows
-from tfdml.index.base import Floats, Integers, SearchResult
+from tfdml.index.base import Floats, Integers, SearchResult, normalized
 
 _SAMPLE = 512
+_BLOCK = 65_536
 _TOO_FEW_FOR_A_TWIN = 64
 
 
@@ -49,12 +50,13 @@ def choose_search_k(
     at: int,
     seed: int,
     way_out: str,
+    unseen: Integers | None = None,
 ) -> ChosenWidth:
     """The smallest `search_k`, to about a tenth, whose recall is at least `asked`.
 
     Args:
         index: the index over `rows`.
-        rows: what `index` holds.
+        rows: what `index` holds; read in blocks, so that it may be mapped from a file.
         queries: the caller's own, else items that a twin of the index has not seen.
         twin_of: builds an index of the same kind over other rows.
         asked: the recall to reach, in (0, 1].
@@ -64,6 +66,7 @@ def choose_search_k(
         at: number of neighbours that are counted.
         seed: of the sample.
         way_out: what the error advises.
+        unseen: items that are as good as queries that the index has not seen, no answers to themselves; instead of a twin.
 
     Raises:
         ValueError: if the recall is not reached.
@@ -71,17 +74,25 @@ def choose_search_k(
     everything = len(rows) * trees
     random = np.random.default_rng(seed)
     items = np.sort(random.permutation(len(rows))[:_SAMPLE])
-    own = Sample(index, rows, rows[items], at, items)
     if queries is not None:
         queries = queries[random.permutation(len(queries))[:_SAMPLE]]
-        halves = [Sample(index, rows, part, at) for part in _halves(queries)]
+        own, *halves = _samples(
+            index, rows, at, [(_taken(index, rows, items), items), *((part, None) for part in _halves(queries))]
+        )
+    elif unseen is not None:
+        chosen = np.sort(random.permutation(unseen)[:_SAMPLE])
+        own, *halves = _samples(
+            index, rows, at, [(_taken(index, rows, part), part) for part in (items, chosen[::2], chosen[1::2])]
+        )
     elif len(rows) < _TOO_FEW_FOR_A_TWIN:
+        own = Sample(index, rows, _taken(index, rows, items), at, items)
         halves = [own, own]
     else:
+        own = Sample(index, rows, _taken(index, rows, items), at, items)
         unseen = random.permutation(len(rows))[: min(_SAMPLE, len(rows) // 4)]
         kept = np.delete(rows, unseen, axis=0)
         twin = twin_of(kept)
-        halves = [Sample(twin, kept, part, at) for part in _halves(rows[unseen])]
+        halves = _samples(twin, kept, at, [(part, None) for part in _halves(_taken(index, rows, unseen))])
     tuning, check = halves
 
     if fixed is None:
@@ -106,13 +117,22 @@ def choose_search_k(
 class Sample:
     """Queries with their exact neighbours. `items`: the numbers of queries that are items, and no answers to themselves."""
 
-    def __init__(self, index: Tunable, rows: Floats, queries: Floats, at: int, items: Integers | None = None) -> None:
+    def __init__(
+        self,
+        index: Tunable,
+        rows: Floats,
+        queries: Floats,
+        at: int,
+        items: Integers | None = None,
+        truth: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         self.queries = queries
         self._index, self._items = index, items
-        self._k = min(at, len(rows) - (items is not None)) or 1  # a single item is its own answer
+        self._k = _answers(rows, at, items)
         self._items = None if len(rows) == 1 else items
-        found = list(NearestRows(rows).search(queries, self._k, self._items))
-        farthest = np.concatenate([block.squared_distances[:, -1] for block in found])
+        if truth is None:
+            truth = _nearest(rows, queries, self._k, self._items)
+        farthest = truth[:, self._k - 1]
         self._farthest = np.sqrt(farthest) if index.metric == "euclidean" else farthest / 2
 
     def recall(self, search_k: int) -> float:
@@ -123,6 +143,40 @@ class Sample:
             near &= found.numbers != self._items[:, None]
         hits = np.minimum(near.sum(axis=1), self._k)
         return float(hits.mean()) / self._k
+
+
+def _answers(rows: Floats, at: int, items: Integers | None) -> int:
+    return min(at, len(rows) - (items is not None)) or 1  # a single item is its own answer
+
+
+def _samples(index: Tunable, rows: Floats, at: int, parts: Sequence[tuple[Floats, Integers | None]]) -> list[Sample]:
+    """Several samples, whose true neighbours are found in one reading of the rows."""
+    queries = np.concatenate([part for part, _ in parts])
+    items = np.concatenate([np.full(len(part), -1) if own is None else own for part, own in parts])
+    truth = _nearest(rows, queries, min(at, len(rows)), None if len(rows) == 1 else items)
+    ends = np.cumsum([len(part) for part, _ in parts])
+    return [
+        Sample(index, rows, part, at, own, truth[end - len(part) : end]) for (part, own), end in zip(parts, ends, strict=True)
+    ]
+
+
+def _nearest(rows: Floats, queries: Floats, k: int, items: Integers | None) -> npt.NDArray[np.float64]:
+    """Squared distances `[Q, k]` to the k nearest rows but `items`, in order, from one reading of the rows in blocks."""
+    best = np.full((len(queries), k), np.inf)
+    for start in range(0, len(rows), _BLOCK):
+        block = np.asarray(rows[start : start + _BLOCK], np.float32)
+        own = np.full(len(queries), -1) if items is None else items - start
+        own[(own < 0) | (own >= len(block))] = -1
+        found = NearestRows(block).search(queries, min(k, len(block)), own)
+        more = np.concatenate([part.squared_distances for part in found])
+        best = np.sort(np.concatenate([best, more], axis=1), axis=1)[:, :k]
+    return best
+
+
+def _taken(index: Tunable, rows: Floats, numbers: Integers) -> Floats:
+    """Items as queries; of length 1 under cosine also where they were rounded, as a search makes its queries."""
+    taken = np.asarray(rows[numbers], np.float32)
+    return normalized(taken) if index.metric == "cosine" and rows.dtype != np.float32 else taken
 
 
 def _halves(queries: Floats) -> tuple[Floats, Floats]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tfdml._checks import check_choice
 from tfdml.index import _faiss_file
-from tfdml.index._faiss_spec import FaissSpec, sized
-from tfdml.index._files import check_bytes
+from tfdml.index._blocks import VectorBlocks, Vectors
+from tfdml.index._faiss_build import MANY_LISTS, Plan, Progress, write
+from tfdml.index._faiss_spec import STORED, FaissSpec, sized
+from tfdml.index._files import check_bytes, move_atomically
 from tfdml.index._ids import PackedIds, packed_ids
-from tfdml.index._measured import Folder, MeasuredIndex, checked
+from tfdml.index._measured import Folder, MeasuredIndex, check_options, checked_queries
 from tfdml.index._nearest import squared_distances
 from tfdml.index._recall import recall_at
 from tfdml.index.base import Floats, IndexFormatError, Integers
@@ -23,6 +27,8 @@ from tfdml.index.base import Floats, IndexFormatError, Integers
 # Product codes are coarse: so small a part of what was looked at is compared by the vectors themselves.
 _COMPARED_OF_CODES = 16
 _FEWEST_TESTED = 256
+_FEWEST_CENTRES = 64
+_BLOCK = 65_536
 
 
 class FaissIndex(MeasuredIndex[FaissSpec]):
@@ -39,7 +45,12 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
     `build` measures how many items a search must look at (`search_k`) to return the asked share of the true neighbours to
     queries that the index has not seen. The file also holds the vectors themselves. What FAISS finds is put in order by exact
     float64 differences from them, so codes cost no precision in what is returned, and near-duplicates come in the right order.
-    Of the vectors a search reads only the rows that it compares, so they may be far larger than the memory.
+    Of the vectors a search reads only the rows that it compares, so they may be far larger than the memory. `stored="float16"`
+    halves them.
+
+    A hundred million vectors need not fit in the memory to be indexed, either: `build` takes parts, files and generators, and
+    an inverted file grows on the disk. From 1,024 lists on these are learned in two levels, from 16,384 on a graph finds the
+    lists near a query. `save(move=True)` spares the copy.
 
     Opened, graph and lists are mapped from the file (the lists are FAISS's on-disk lists), and processes share them. Nothing
     changes after build or load: any number of threads may search at once.
@@ -79,7 +90,7 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
     @classmethod
     def build(
         cls,
-        vectors: npt.ArrayLike,
+        vectors: Vectors,
         ids: Iterable[Any],
         metric: str = "cosine",
         *,
@@ -87,88 +98,108 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
         lists: int | str = "auto",
         links: int | str = "auto",
         code_bytes: int | str = "auto",
+        stored: str = "float32",
         seed: int = 0,
         recall: float = 0.95,
         queries: npt.ArrayLike | None = None,
         search_k: int | None = None,
         folder: Folder = None,
+        progress: Progress | None = None,
     ) -> FaissIndex:
         """Builds the index, tests it, and chooses `search_k` for the asked recall.
 
+        An inverted file (`"ivf..."`) and a flat index are built block by block, and need little memory beside the ids: a
+        sample to learn the lists from (some 200 vectors for each list at most) and a few blocks. The disk holds the codes
+        twice for a while. A graph needs its vectors in memory, twice over.
+
         Args:
-            vectors: `[N, D]`, finite; under cosine none may be zero.
-            ids: N different strings.
+            vectors: `[N, D]`, finite; under cosine none may be zero. An array, a memory map or anything else that gives rows
+                by slices, the path of an `.npy` file, or several parts: a list of these, an iterator, or a function that
+                returns one. They are read once.
+            ids: N different strings, read once, in order. Of ids in blocks: `itertools.chain.from_iterable(blocks)`.
             metric: `"cosine"` or `"euclidean"`.
             kind: `"flat"`, `"hnsw"`, `"ivf"`, `"ivf_sq"` or `"ivf_pq"`.
             lists: of an inverted file. `"auto"`: 4 sqrt(N).
             links: of an item in the graph, HNSW's M. `"auto"`: 16.
             code_bytes: of an item's product code, a divisor of D. `"auto"`: one for 4 dimensions, more if that does not divide.
+            stored: `"float32"`, or `"float16"`: half the file, and half of what must be read or stay in memory. All distances,
+                and the exact search that the recall is measured against, are then those of the rounded vectors (numbers keep
+                11 bits, up to 65,504).
             seed: of the clustering. (FAISS builds a graph on several cores, and not twice the same.)
             recall: asked share of the 10 true nearest neighbours that a search returns, in (0, 1].
             queries: `[Q, D]`, vectors like those that will be asked for, to measure the recall on; up to 512 are used. By
-                default a second index is built without up to 512 of the items, and those are the queries.
+                default they are up to 512 items: of an inverted file that learned from a sample, items outside it (not counted
+                as answers to themselves); otherwise of a second index, which is built without them.
             search_k: fixes the number of items to look at by hand; the recall is then only measured.
-            folder: where the file lies until `save`; default: the system's temporary folder.
+            folder: where the file lies until `save`, and what is needed while it grows; default: the system's temporary
+                folder. Nothing stays there if the build fails.
+            progress: called with (stage, items done, items), to show it.
 
         Raises:
             ImportError: without FAISS.
             ValueError: for bad vectors, ids or options, and when the asked recall is not reached (it names what was).
         """
         _faiss_file.import_faiss()
-        rows, names, asked = checked(
-            vectors, ids, metric, recall=recall, seed=seed, seeds=2**31, search_k=search_k, queries=queries
-        )
-        sizes = sized(kind, len(rows), rows.shape[1], lists, links, code_bytes)
-        index = cls._grow(rows, names, metric, kind, sizes, int(seed), folder)
+        check_options(metric, recall, seed, 2**31, search_k)
+        check_choice("stored", stored, STORED)
+        blocks = VectorBlocks(vectors, metric)
+        names = packed_ids(ids, blocks.count)
+        asked = checked_queries(queries, blocks.dimension, metric)
+        sizes = sized(kind, len(names), blocks.dimension, lists, links, code_bytes)
+        told = progress or _silence
+        plan = Plan(len(names), blocks.dimension, kind, *sizes, int(seed), stored)
+        index, seen = cls._grow(plan, blocks, names, metric, folder, told)
         # A graph's search keeps at least as many as are put in exact order, and was measured so.
         graph = kind == "hnsw" and search_k is None
+        told("measuring", 0, len(names))
         index._measure(
-            rows,
+            index._vectors,
             asked,
-            lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, kind, sizes, int(seed), folder),
+            lambda kept: index._twin(plan, kept, folder),
             recall=float(recall),
-            fixed=search_k if search_k is not None else len(rows) if kind == "flat" else None,
-            least=min(_margin(index.spec.recall_at), len(rows)) if graph else 1,
+            fixed=search_k if search_k is not None else len(names) if kind == "flat" else None,
+            least=min(_margin(index.spec.recall_at), len(names)) if graph else 1,
             way_out="Allow a larger search_k, or leave it out to have it chosen, or ask for less.",
+            unseen=None if seen is None else _others(seen, len(names), int(seed)),
         )
+        told("measuring", len(names), len(names))
         return index
 
     @classmethod
     def _grow(
-        cls,
-        rows: Floats,
-        ids: PackedIds,
-        metric: str,
-        kind: str,
-        sizes: tuple[int, int, int],
-        seed: int,
-        folder: Folder,
-    ) -> FaissIndex:
-        """A tested index of which no recall is known yet."""
+        cls, plan: Plan, blocks: Iterable[Floats], ids: PackedIds, metric: str, folder: Folder, progress: Progress
+    ) -> tuple[FaissIndex, Integers | None]:
+        """A tested index of which no recall is known yet, and the items that its training has seen, unless it was all."""
         home = tempfile.TemporaryDirectory(prefix=".tfdml-index-", dir=folder, ignore_cleanup_errors=True)
         path = Path(home.name) / "index.faiss"
-        lists, links, code_bytes = sizes
-        lists = min(lists, len(rows))
-        start = _faiss_file.write(rows, kind, lists, links, code_bytes, seed, path)
+        plan = replace(plan, lists=min(plan.lists, plan.count))
+        start, seen = write(_faiss_file.import_faiss(), plan, blocks, path, progress)
         spec = FaissSpec(
-            dimension=rows.shape[1],
+            dimension=plan.dimension,
             metric=metric,
-            count=len(rows),
-            kind=kind,
-            lists=lists,
-            links=links,
-            code_bytes=code_bytes,
-            seed=seed,
+            count=plan.count,
+            kind=plan.kind,
+            lists=plan.lists,
+            links=plan.links,
+            code_bytes=plan.code_bytes,
+            seed=plan.seed,
             search_k=1,
             recall_asked=0.0,
             recall=0.0,
-            recall_at=recall_at(len(rows)),
+            recall_at=recall_at(plan.count),
             recall_queries=0,
             vectors_at=start,
+            stored=plan.stored,
             sha256="",
             bytes=path.stat().st_size,
         )
-        return cls(path, spec, ids, prefault=False, keep=home)
+        return cls(path, spec, ids, prefault=False, keep=home), seen
+
+    def _twin(self, plan: Plan, kept: Floats, folder: Folder) -> FaissIndex:
+        """The same over some of the rows."""
+        names = PackedIds(self.ids[: len(kept)])
+        plan = replace(plan, count=len(kept))
+        return self._grow(plan, [np.asarray(kept, np.float32)], names, self.metric, folder, _silence)[0]
 
     @classmethod
     def load(
@@ -202,13 +233,28 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
         check_bytes(file, spec.bytes, spec.sha256 if checksum else None)
         return cls(file, spec, packed_ids(ids, spec.count), prefault=prefault)
 
+    def save(self, path: str | os.PathLike[str], *, move: bool = False) -> FaissSpec:
+        """Writes the index to a file, all of it or nothing, and returns what a reader must know of it.
+
+        The bytes go to a temporary file beside `path`, are flushed to the disk, and take its place in one step.
+
+        Args:
+            path: the file; what was there is replaced.
+            move: of an index that was just built, let its own temporary file become the file, without a copy, if it lies on
+                the same file system (`build(..., folder=)`). The index itself goes on working.
+        """
+        if move and self._keep is not None and move_atomically(self._path, Path(path)):
+            self._path, self._keep = Path(path), None
+            return self._spec
+        return super().save(path)
+
     @property
     def kind(self) -> str:
         return self._spec.kind
 
     def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
         """As `vectors` of some items."""
-        return self._vectors.take(numbers, axis=0)
+        return self._vectors.take(numbers, axis=0).astype(np.float32, copy=False)
 
     def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
         """Numbers of up to `count` items near one query, nearest first by exact differences.
@@ -238,22 +284,37 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
     def _looked_at(self, batch: Floats, wanted: int, width: int) -> Integers:
         """The nearest as FAISS sees them, `wanted` or more columns, -1 where there are fewer."""
         if self._structure is None or width >= len(self):
-            return np.asarray(self._faiss.knn(batch, self._vectors, wanted)[1])
+            return self._compared_with_all(batch, wanted)
         if self.kind == "hnsw":
             options = self._faiss.SearchParametersHNSW(efSearch=max(width, wanted))
         else:
             lists = min(self._spec.lists, -(-max(width, 1) * self._spec.lists // len(self)))
             options = self._faiss.SearchParametersIVF(nprobe=lists)
+            if self._spec.lists >= MANY_LISTS:
+                # Their centres are found by a graph. The parameters hold no reference of their own to these.
+                centres = self._faiss.SearchParametersHNSW(efSearch=max(_FEWEST_CENTRES, 2 * lists))
+                options.quantizer_params = centres
             if self.kind == "ivf_pq":
                 wanted = min(len(self), max(2 * wanted, width // _COMPARED_OF_CODES))
         return np.asarray(self._structure.search(batch, wanted, params=options)[1])
+
+    def _compared_with_all(self, batch: Floats, wanted: int) -> Integers:
+        if self._vectors.dtype == np.float32:
+            return np.asarray(self._faiss.knn(batch, self._vectors, wanted)[1])
+        best = self._faiss.ResultHeap(len(batch), wanted)
+        for start in range(0, len(self), _BLOCK):
+            block = self._vectors[start : start + _BLOCK].astype(np.float32)
+            distances, numbers = self._faiss.knn(batch, block, min(wanted, len(block)))
+            best.add_result(distances, numbers + start)
+        best.finalize()
+        return np.asarray(best.I)
 
     def _self_test(self, items: int = 16) -> None:
         """Searches for some items: n of n neighbours must come back, and most of them find themselves, or a copy."""
         numbers = np.unique(np.linspace(0, len(self) - 1, items).astype(int))
         wanted = min(10, len(self))
         width = max(self._spec.search_k, _FEWEST_TESTED)
-        found = self._found(self._vectors[numbers], wanted, width)
+        found = self._found(self.gather(numbers), wanted, width)
         for number, ids in zip(numbers, found, strict=True):
             if len(np.unique(ids)) != len(ids) or ids.max() >= len(self):
                 raise IndexFormatError(f"{self._path}: a search for item {number} returned items twice, or none that exists.")
@@ -269,6 +330,18 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
             f"FaissIndex({len(self)} items, dimension={self.dimension}, metric={self.metric!r}, kind={self.kind!r}, "
             f"search_k={self._spec.search_k}, recall@{self._spec.recall_at}={self._spec.recall:.3f})"
         )
+
+
+def _others(seen: Integers, count: int, seed: int) -> Integers:
+    """Some items that are not among those seen."""
+    some = np.random.default_rng([seed, 1]).choice(count, min(count, 8192), replace=False, shuffle=False)
+    place = np.searchsorted(seen, some)
+    place[place == len(seen)] = 0
+    return some[seen[place] != some]
+
+
+def _silence(stage: str, done: int, count: int) -> None:
+    pass
 
 
 def _margin(k: int) -> int:
