@@ -47,7 +47,7 @@ def main() -> None:
         seconds = render_all(folder / "images", args.images // VIEWS, args.side, args.workers)
         if args.only_render:
             return
-        record = measured(folder, args) | {"rendering_seconds": seconds}
+        record = measured(folder, args) | ({"rendering_seconds": seconds} if seconds else {})
         print(json.dumps(record, indent=1))
         if args.json:
             args.json.write_text(json.dumps(record, indent=1) + "\n")
@@ -102,9 +102,8 @@ def interrupted(command: list[str], parts: Path, count: int) -> dict[str, Any]:
     return {
         "worker_killed_after_parts": at_first,
         "parts_lost_with_the_worker": len(left),
-        "driver_killed_after_parts": len(finished(parts)),
+        "parts_there_before_the_second_run": len(finished(parts)),
         "parts_lost_with_the_driver": len(in_flight(parts)) - len(left),
-        "most_parts_in_flight": 2,
         "seconds_of_the_first_run": round(seconds, 1),
     }
 
