@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from bundle_helpers import fake_record
+from tfdml_serving.engine import base_search
 
 from tfdml.bundle.packing import Gallery, pack
 
@@ -19,6 +20,13 @@ CONDITIONS = {
     "kind = nothing": lambda f: False,
 }
 """Filters, and the same in Python."""
+
+
+def prefer_the_index(patch) -> None:
+    """Has the engine search by the index wherever there is one, whatever comparing would cost."""
+    patch.setattr(base_search, "_ALWAYS_EXACT", 0)
+    patch.setattr(base_search, "_CALL_COST", {})
+    patch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
 
 
 def random_vectors(rng: np.random.Generator, count: int, dimension: int = 8) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bundle_helpers import SIDE
 from conftest import PageService
+from engine_helpers import prefer_the_index
 from page_browser import search_with, shown_ids, skip_without_browser
 from page_bundles import DIMENSION, PixelEmbedder, drawn_products, embed_pixels
 from service_runs import serving, wait_until
@@ -62,8 +63,7 @@ def service(catalogue):
     embedder = OneSpace()
     options = Settings(path, port=0, poll_seconds=0.05, keep_versions=len(KINDS) - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base_search, "_ALWAYS_EXACT", 0)
-        patch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+        prefer_the_index(patch)
         app = create_app(options, Versions(options, embedder), embedder)
         with serving(options, app) as running:
             listed = app.state.service.versions.list

@@ -7,8 +7,16 @@ import threading
 
 import numpy as np
 import pytest
-from engine_helpers import CONDITIONS, FIELDS, brute_force, make_bundle, random_fields, random_items, random_vectors
-from tfdml_serving.engine import base_search
+from engine_helpers import (
+    CONDITIONS,
+    FIELDS,
+    brute_force,
+    make_bundle,
+    prefer_the_index,
+    random_fields,
+    random_items,
+    random_vectors,
+)
 from tfdml_serving.engine.filters import parse_filter
 from tfdml_serving.engine.held import HeldVersion
 from tfdml_serving.engine.listing import ORDERS
@@ -89,8 +97,7 @@ def random_changes(rng, living, items, base, metric, count):
 def test_it_is_one_gallery_whatever_changes(bundle, living, monkeypatch, exact):
     path, base, metric = bundle
     if not exact:  # the trees, whatever they cost
-        monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-        monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+        prefer_the_index(monkeypatch)
     rng, items = np.random.default_rng(11), dict(base)
     random_changes(rng, living, items, base, metric, 30)
     with HeldVersion.open(path, living) as held:
@@ -104,8 +111,7 @@ def test_it_is_one_gallery_whatever_changes(bundle, living, monkeypatch, exact):
 
 def test_the_trees_are_asked_where_most_is_selected(bundle, monkeypatch):
     path, items, metric = bundle
-    monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-    monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+    prefer_the_index(monkeypatch)
     with HeldVersion.open(path) as held:
         monkeypatch.setattr(held._base, "_exactly", lambda *_: pytest.fail("compared one by one"))
         where = parse_filter("not stock = 0", held.fields)

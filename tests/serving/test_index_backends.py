@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bundle_helpers import replace
-from engine_helpers import CONDITIONS, brute_force, make_bundle, random_items, random_vectors
-from tfdml_serving.engine import base_search
+from engine_helpers import CONDITIONS, brute_force, make_bundle, prefer_the_index, random_items, random_vectors
 from tfdml_serving.engine.filters import parse_filter
 from tfdml_serving.engine.held import HeldVersion
 from tfdml_serving.errors import IndexUnavailable
@@ -98,8 +97,7 @@ def test_the_same_neighbours_up_to_the_measured_recall(bundle, items, monkeypatc
     if by_index:
         if kind in EXACT:
             pytest.skip("it has no other way than comparing")
-        monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-        monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+        prefer_the_index(monkeypatch)
     queries = random_vectors(np.random.default_rng(0), 30)
     with HeldVersion.open(path) as held:
         if by_index:
@@ -117,8 +115,7 @@ def test_the_same_neighbours_up_to_the_measured_recall(bundle, items, monkeypatc
 
 def test_what_changes_meanwhile_is_in_the_answers(bundle, items, tmp_path, monkeypatch):
     kind, path, metric = bundle
-    monkeypatch.setattr(base_search, "_ALWAYS_EXACT", 0)
-    monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+    prefer_the_index(monkeypatch)
     changed = dict(items)
     queries = random_vectors(np.random.default_rng(4), 5)
     with LivingCatalogue.open(tmp_path / "living.sqlite") as living, HeldVersion.open(path, living) as held:
@@ -143,9 +140,19 @@ def test_without_faiss_the_bundle_is_refused_and_the_extra_named(bundles, monkey
     Bundle.open(bundles["annoy"][0]).close()
 
 
+def test_an_index_is_asked_only_where_that_is_cheaper(bundle):
+    """At 1,100 items it costs more to ask an index than to compare; Milvus Lite and exact indexes are never cheaper."""
+    kind, path, _ = bundle
+    with HeldVersion.open(path) as held:
+        base = held._base
+        assert (base._affordable(None) > 0) == (kind == "annoy")
+        base._index = type("Large", (), {"kind": kind, "spec": held._base._index.spec, "__len__": lambda _: 10**7})()
+        assert (base._affordable(None) > 10**4) == (kind not in EXACT and not kind.startswith("milvus"))
+
+
 def test_a_cluster_that_does_not_answer_is_told_as_503(bundles, monkeypatch):
     path, _ = bundles["hnsw"]
-    monkeypatch.setattr(base_search, "_CANDIDATE_COST", dict.fromkeys(base_search._CANDIDATE_COST, 1e-6))
+    prefer_the_index(monkeypatch)
     with HeldVersion.open(path) as held:
         monkeypatch.setattr(held._base._index, "candidates", lambda *_: (_ for _ in ()).throw(ConnectionError("secret")))
         with pytest.raises(IndexUnavailable, match="does not answer") as caught:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from tfdml.cli.bundles import from_option
-from tfdml.cli.console import console, plain_table, say, step_progress
+from tfdml.cli.console import plain_table, say, step_progress
 from tfdml.cli.embedding import Address, Workers
 from tfdml.index import Advice, advise
 
@@ -27,21 +29,40 @@ def _index() -> None:
 @app.command("advise")
 def advise_command(
     vectors: Annotated[Path, typer.Argument(help="A .npy file of vectors \\[N, D], or a bundle.", show_default=False)],
-    metric: Annotated[str | None, typer.Option(help="cosine or euclidean; a bundle knows its own.")] = None,
+    items: Annotated[
+        str | None, typer.Option(help="How many the gallery will have, such as 1e8; by default as many as there are vectors.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What a search may keep in memory, such as 8GB; by default half of this machine's.")
+    ] = None,
     recall: Annotated[float, typer.Option(help="Asked share of the 10 true nearest neighbours.")] = 0.95,
-    sample: Annotated[int, typer.Option(help="Measure on at most so many of the vectors.", min=16)] = 20_000,
+    latency: Annotated[float, typer.Option(help="What one query may take, in milliseconds.")] = 10.0,
+    queries: Annotated[Path | None, typer.Option(help="A .npy file of vectors like those that will be asked for.")] = None,
+    metric: Annotated[str | None, typer.Option(help="cosine or euclidean; a bundle knows its own.")] = None,
+    sample: Annotated[int, typer.Option(help="Measure on at most so many of the vectors.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
 ) -> None:
     """Chooses an index and its settings from measurements on a sample of your own vectors.
 
-    [bold]Example:[/bold]  tfdml index advise vectors.npy --recall 0.95
+    [bold]Example:[/bold]  tfdml index advise vectors.npy --items 1e8 --memory 24GB --recall 0.9
     """
-    with console.status("measuring") if not as_json else console.capture():
-        rows, own = load_vectors(vectors)
-        found = advise(rows, metric=metric or own, recall=recall, sample=sample, seed=seed)
+    rows, own = load_vectors(vectors)
+    with contextlib.nullcontext() if as_json else step_progress() as report:
+        found = advise(
+            rows,
+            items=None if items is None else _whole_number(items),
+            memory_bytes=None if memory is None else _bytes(memory),
+            recall=recall,
+            latency_ms=latency,
+            metric=metric or own,
+            queries=None if queries is None else _load(queries),
+            sample=sample,
+            seed=seed,
+            report=report,
+        )
     if as_json:
-        console.print_json(json.dumps(found.as_dict()))
+        print(json.dumps(found.as_dict(), indent=2))
     else:
         _tell(found)
 
@@ -90,30 +111,66 @@ def build(
 
 def load_vectors(path: Path) -> tuple[npt.NDArray[np.float32], str]:
     """The vectors of a .npy file, mapped, or of a bundle's index; and the metric: the bundle's, or cosine."""
-    if path.is_file():
-        try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: expected a .npy file of vectors [N, D] ({error}).") from error
-        return rows, "cosine"
+    if not path.is_dir():
+        return _load(path), "cosine"
     from tfdml.bundle import Bundle
 
-    bundle = Bundle.open(path, verify=False)
+    bundle = Bundle.open(path)
     return bundle.index.vectors(), bundle.index.metric
 
 
+def _load(path: Path) -> npt.NDArray[np.float32]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: expected a .npy file of vectors [N, D] ({error}).") from error
+
+
+def _whole_number(text: str) -> int:
+    try:
+        number = float(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        number = 0.5
+    if not number.is_integer():
+        raise ValueError(f"--items {text}: expected a whole number, such as 1000000 or 1e8.")
+    return int(number)
+
+
+def _bytes(text: str) -> int:
+    """The bytes that "8GB", "512 MB" or "1.5T" stand for."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"--memory {text}: expected a size, such as 8GB or 512MB.")
+    return int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if seconds >= 5400 else f"{seconds:,.1f} s"
+
+
 def _tell(found: Advice) -> None:
-    rows = [
-        [
-            one.kind,
-            "" if one.recall is None else f"{one.recall:.3f}",
-            "" if one.latency_ms is None else f"{one.latency_ms:.2f} ms",
-            "" if one.build_seconds is None else f"{one.build_seconds:.1f} s",
-            "" if one.file_bytes is None else f"{one.file_bytes / 1e6:.1f} MB",
-            one.problem,
-        ]
-        for one in found.candidates
-    ]
-    columns = ["index", "recall@10", "one query", "build", "file", ""]
-    plain_table(f"Measured on {found.sample:,} vectors", columns, rows, right=columns[1:5])
-    say(f"[bold]{escape(json.dumps(found.chosen))}[/bold]: {escape(found.reason)}")
+    columns = ["index", "recall@10", "p50", "p99", "build", "file", ""]
+    rows = []
+    for one in found.candidates:
+        last = one.measured[-1] if one.measured and not one.problem else None
+        figures = [""] * 5
+        if last is not None:
+            figures = [f"{last.recall:.3f}", f"{last.p50_ms:.2f} ms", f"{last.p99_ms:.2f} ms"]
+            figures += [_time(last.build_seconds), _size(last.file_bytes)]
+        rows.append([one.kind, *figures, escape(one.problem)])
+    plain_table(f"Measured on {found.sample:,} vectors of dimension {found.dimension}", columns, rows, right=columns[1:6])
+    columns = ["index", "memory", "file", "one query", "build", "settings"]
+    rows = []
+    for one in found.candidates:
+        if (cost := one.expected) is not None:
+            fits = "" if cost.memory_bytes <= found.memory_bytes else " (too much)"
+            figures = [_size(cost.memory_bytes) + fits, _size(cost.file_bytes), f"{cost.latency_ms:,.2f} ms"]
+            rows.append([one.kind, *figures, _time(cost.build_seconds), escape(json.dumps(one.settings))])
+    title = f"Extrapolated to {found.items:,} items, not measured; memory for a search: {_size(found.memory_bytes)}"
+    plain_table(title, columns, rows, right=columns[1:5])
+    say(f"[bold]{escape(json.dumps(found.chosen))}[/bold]")
+    say(escape(found.reason))

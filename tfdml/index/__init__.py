@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfdml.index._annoy_spec import AnnoySpec
 from tfdml.index._exact_spec import ExactSpec
 from tfdml.index._faiss_spec import FAISS_KINDS, FaissSpec
+from tfdml.index._growth import Expected, Measured
 from tfdml.index._milvus_spec import MILVUS_KINDS, MilvusSpec
 from tfdml.index.advice import Advice, Candidate, advise
 from tfdml.index.annoy import AnnoyIndex
@@ -25,9 +26,11 @@ __all__ = [
     "Candidate",
     "ExactIndex",
     "ExactSpec",
+    "Expected",
     "FaissIndex",
     "FaissSpec",
     "IndexFormatError",
+    "Measured",
     "MilvusIndex",
     "MilvusSpec",
     "SearchResult",

@@ -25,12 +25,12 @@ from tfdml_serving.errors import IndexUnavailable
 # no neighbour is missed. Where few are selected the neighbours lie outside of the query's own cluster, which is where trees
 # find least: a tenth of 1,000,000 x 128 with 144,000 candidates gave a recall of 0.85 in three times the time.
 _ALWAYS_EXACT = 200_000 * 128
-# What one more vector costs when it is compared, and one more candidate of an index, by its kind; only the ratio counts. An
-# exact index has no cheaper way than comparing. FAISS's, at 30,000 x 128 on one core: a graph 1.7 us, lists 0.04 us,
-# codes 0.11 us, a comparison 0.02 us. Milvus Lite walks through all items at each query, in Python: comparing is cheaper.
-_EXACT_COST = 1.0
-_LITE = ("milvus_flat", "milvus_hnsw", "milvus_ivf", "milvus_ivf_sq")
-_CANDIDATE_COST = {"annoy": 2.0, "hnsw": 70.0, "ivf": 2.0, "ivf_sq": 2.0, "ivf_pq": 6.0, **dict.fromkeys(_LITE, 1e5)}
+# What an index costs, by its kind, in comparisons of a vector: to be asked at all, and each of its candidates. Measured by
+# benchmarks/index_backends.py at 100,000 x 128 on two cores, where a comparison took some 0.045 us. An exact index has no
+# cheaper way than comparing. Nor has Milvus Lite: it walks through all items at each query, in Python, at 1.2 us each.
+_CALL_COST = {"annoy": 800.0, "hnsw": 3000.0, "ivf": 3000.0, "ivf_sq": 1500.0, "ivf_pq": 5000.0}
+_CANDIDATE_COST = {"annoy": 2.7, "hnsw": 60.0, "ivf": 2.6, "ivf_sq": 1.2, "ivf_pq": 4.2}
+_CANDIDATE_COST |= dict.fromkeys(("milvus_flat", "milvus_hnsw", "milvus_ivf", "milvus_ivf_sq"), np.inf)
 _ROWS_PER_TASK = 16 * BLOCK
 _SCORES_IN_FLIGHT = 8 << 20
 
@@ -108,11 +108,10 @@ class BaseSearch:
         kind = self._index.kind
         if getattr(self._index.spec, "cluster", 0):
             kind = kind.removeprefix("milvus_")  # as FAISS's of the kind: what a cluster costs is not known here
-        ratio = _EXACT_COST / _CANDIDATE_COST.get(kind, np.inf)
-        if selected is None:
-            return len(self._index) * ratio
-        values = selected.count * self._index.dimension
-        return 0 if values <= _ALWAYS_EXACT else selected.count * ratio
+        count = len(self._index) if selected is None else selected.count
+        if selected is not None and count * self._index.dimension <= _ALWAYS_EXACT:
+            return 0.0
+        return max(0.0, count - _CALL_COST.get(kind, 0.0)) / _CANDIDATE_COST.get(kind, np.inf)
 
     def _wanted(self, numbers: Integers, selected: Selected | None) -> npt.NDArray[np.bool_]:
         wanted = ~self.gone[numbers]
