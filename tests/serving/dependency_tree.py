@@ -27,7 +27,7 @@ def roots() -> list[Requirement]:
     """What the service asks for by itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["serving"], *extras["grpc"], *extras["faiss"]]
+    named = [*project["dependencies"], *extras["serving"], *extras["grpc"]]
     return [one for one in map(Requirement, named) if canonical(one.name) not in NOT_FOR_SERVING]
 
 
