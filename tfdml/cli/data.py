@@ -1,15 +1,16 @@
-"""`tfdml data check`."""
+"""`tfdml data check`, `shard` and `index`."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from tfdml.cli.console import console, load_tensorflow, say
+from tfdml.cli.console import console, load_tensorflow, say, step_progress
 from tfdml.cli.training import Data, load_data, load_model
 
 if TYPE_CHECKING:
@@ -83,6 +84,91 @@ def check(
             say(f"Report: {escape(str(out))}")
     if strict and not found.in_order:
         raise typer.Exit(1)
+
+
+Workers = Annotated[int, typer.Option(help="Processes; 0 takes one for each core.", min=0)]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster that does it: auto, HOST:PORT, or local. Needs tfdml[ray].", show_default=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do not go on with, or keep, what is there already.")]
+
+
+@app.command("shard")
+def shard(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the shards.", show_default=False)],
+    store: Annotated[
+        str,
+        typer.Option(help="keep: the files as they are; jpeg or pixels: brought to --image-size once, and quicker to load."),
+    ] = "keep",
+    image_size: Annotated[int, typer.Option(help="With jpeg and pixels: side of the square, in pixels.")] = 64,
+    items_per_shard: Annotated[int, typer.Option(help="Images in a file.")] = 10_000,
+    on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
+    workers: Workers = 0,
+    address: Address = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Writes images as TFRecord shards with an index, for data too large for a folder. Run again, it goes on where it stopped.
+
+    [bold]Example:[/bold]  tfdml data shard photos/ --out shards/ --store jpeg --image-size 72
+    """
+    load_tensorflow()
+    from tfdml import datasets
+    from tfdml.preprocessing import ImagePreprocessing
+
+    source = datasets.load(data) if data in datasets.names() else data
+    with step_progress() as report:
+        written = datasets.write_shards(
+            source,
+            out,
+            store=store,
+            preprocessing=None if store == "keep" else ImagePreprocessing(size=image_size),
+            items_per_shard=items_per_shard,
+            on_unreadable=on_unreadable,
+            workers=workers or os.cpu_count() or 1,
+            address=address,
+            overwrite=overwrite,
+            progress=lambda done, total: report("writing", done / max(total, 1)),
+        )
+    _tell_shards(written, out)
+
+
+@app.command("index")
+def index(
+    folder: Annotated[Path, typer.Argument(help="A folder of .tfrecord or .tar (WebDataset) files.", show_default=False)],
+    image: Annotated[str, typer.Option(help="Of TFRecords: the feature that holds the image file.")] = "image",
+    label: Annotated[str, typer.Option(help="Of TFRecords: the feature that holds the label.")] = "label",
+    item_id: Annotated[str, typer.Option("--id", help="Of TFRecords: the feature that holds the item id.")] = "id",
+    workers: Workers = 0,
+    address: Address = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Makes the index of TFRecord or .tar shards that are there already; they are read once and not changed.
+
+    [bold]Example:[/bold]  tfdml data index records/ --image image/encoded --label image/class/label
+    """
+    load_tensorflow()
+    from tfdml import datasets
+
+    with step_progress() as report:
+        indexed = datasets.index_shards(
+            folder,
+            image=image,
+            label=label,
+            id=item_id,
+            workers=workers or os.cpu_count() or 1,
+            address=address,
+            overwrite=overwrite,
+            progress=lambda done, total: report("indexing", done / max(total, 1)),
+        )
+    _tell_shards(indexed, folder)
+
+
+def _tell_shards(data: Dataset, folder: Path) -> None:
+    for file, reason in data.skipped:
+        say(f"[yellow]skipped[/yellow]  {escape(file)}: {escape(reason)}")
+    say(escape(f"{len(data):,} images of {data.num_classes:,} classes in {folder}, counted."))
 
 
 def _sides(data: str, split: str | None) -> tuple[Any, str | None]:

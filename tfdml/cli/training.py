@@ -146,7 +146,7 @@ def load_data(name: str, image_size: int | None, on_unreadable: str = "error", q
     from tfdml import datasets
 
     options: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
-    if name not in datasets.names():
+    if name not in datasets.names() and not datasets.is_sharded(name):
         options["on_unreadable"] = on_unreadable
     try:
         with warnings.catch_warnings():

@@ -17,6 +17,8 @@ from tfdml.datasets.folder import image_folder
 from tfdml.datasets.grocery_data import grocery_store
 from tfdml.datasets.mnist_data import mnist
 from tfdml.datasets.omniglot_data import omniglot
+from tfdml.datasets.shards import open_shards
+from tfdml.datasets.shards.layout import MANIFEST
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
     "grocery_store": grocery_store,
@@ -39,7 +41,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     """The dataset called `name`, or the images at a path.
 
     Args:
-        name: one of `names()`, the path of a folder of images (see `image_folder`) or of a CSV file (see `csv`).
+        name: one of `names()`, the path of a folder of images (see `image_folder`), of shards (see `open_shards`), or of a CSV
+            file (see `csv`).
         options: what the loader of that dataset takes.
 
     Raises:
@@ -52,12 +55,23 @@ def load(name: str | os.PathLike[str], **options: Any) -> Dataset:
     if name in _LOADERS:
         return _LOADERS[str(name)](**options)
     path = Path(name).expanduser()
+    if is_sharded(name):
+        return open_shards(path, **options)
     if str(name) and path.is_dir():
         return image_folder(path, **options)
     if path.is_file() and path.suffix.lower() == ".csv":
         return csv(path, **options)
     known = ", ".join(repr(known) for known in _LOADERS)
     raise ValueError(f"name={str(name)!r} is not known. Known: {known}, or the path of a folder of images or of a .csv file.")
+
+
+def is_sharded(name: str | os.PathLike[str]) -> bool:
+    """Whether `name` is a folder of shards, which `open_shards` opens.
+
+    >>> is_sharded("omniglot")
+    False
+    """
+    return bool(str(name)) and (Path(name).expanduser() / MANIFEST).is_file()
 
 
 def first_available(*names: str, **options: Any) -> Dataset:

@@ -48,12 +48,15 @@ class ClassGroups:
         """Groups `labels`, one per item.
 
         Args:
-            labels: `[N]` integers of any kind and size (negative, beyond 2^24, not dense), or strings.
+            labels: `[N]` integers of any kind and size (negative, beyond 2^24, not dense), or strings; or groups, which are
+                returned as they are, so that samplers take them in place of labels.
 
         Raises:
             TypeError: `labels` are neither integers nor strings.
             ValueError: `labels` are empty, not one-dimensional, or do not fit into int64.
         """
+        if isinstance(labels, cls):
+            return labels
         numbers, names = _as_integers(labels)
         order, starts, class_labels = _sort(numbers)
         sizes = np.empty_like(starts)

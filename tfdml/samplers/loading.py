@@ -12,6 +12,9 @@ import tensorflow as tf
 from tfdml.samplers._arguments import check_integer
 from tfdml.samplers.permutation import hashed
 
+_READERS = 4
+"""Batches that are read at a time, where reading is a step of its own: disks are quicker when asked for several."""
+
 
 def load_batches(
     chunks: Any,
@@ -41,12 +44,22 @@ def load_batches(
     ahead = tf.data.AUTOTUNE if prefetch is None else check_integer("prefetch", prefetch, 0)
     batch_workers = workers
     if lookahead is not None:
-        workers, batch_workers, ahead = _bounded(rows * width, lookahead, batched, parallel_calls, prefetch)
+        readers = _READERS + 1 if in_two_steps(load) else 0
+        workers, batch_workers, ahead = _bounded(rows * width, lookahead, batched, parallel_calls, prefetch, readers)
 
     def load_one(index: Any, label: Any) -> tuple[Any, Any]:
         return load(index), label
 
-    if batched:
+    if in_two_steps(load):
+        steps: Any = load
+        read = chunks.unbatch().map(
+            lambda indices, labels: (steps.read(indices), labels), num_parallel_calls=_READERS, deterministic=True
+        )
+        items = read.unbatch().map(
+            lambda data, label: (steps.decode(data), label), num_parallel_calls=workers, deterministic=True
+        )
+        batches = items.batch(rows * width, drop_remainder=True)
+    elif batched:
         batches = chunks.unbatch().map(load_one, num_parallel_calls=workers, deterministic=True)
     else:
         items = chunks.map(lambda *parts: tf.nest.map_structure(_flat, parts)).unbatch()
@@ -67,19 +80,27 @@ def load_batches(
 
 
 def _bounded(
-    items: int, lookahead: int, batched: bool, parallel_calls: int | None, prefetch: int | None
+    items: int, lookahead: int, batched: bool, parallel_calls: int | None, prefetch: int | None, readers: int
 ) -> tuple[int, int, int]:
     """Items and batches in work at a time, and batches ready in advance, so that the pipeline never holds `lookahead`."""
     workers = min(os.cpu_count() or 1, 2 if batched else 2 * items) if parallel_calls is None else parallel_calls
     ahead = 2 if prefetch is None else prefetch
     in_work = workers if batched else -(-workers // items)
     # One more drawn, one being put together, two being augmented, and two for what distribution strategies hold.
-    if (held := in_work + ahead + 6) >= lookahead:
+    if (held := in_work + ahead + readers + 6) >= lookahead:
         raise ValueError(
             f"parallel_calls={parallel_calls}, prefetch={prefetch}: up to {held} batches would be drawn before they are used, "
             f"but mined classes are up to date only {lookahead} steps ahead. Pass smaller numbers, or None."
         )
     return workers, 2, ahead
+
+
+def in_two_steps(load: Any) -> bool:
+    """Whether `load` reads whole batches (`read`, indices `[B]` to anything `[B, ...]`) and then decodes each item (`decode`).
+
+    For items off disk: to read many at once costs less than to read each, while decoding is best shared out by the item.
+    """
+    return callable(getattr(load, "read", None)) and callable(getattr(load, "decode", None))
 
 
 def in_columns(items: Any, width: int) -> tuple[Any, ...]:
