@@ -64,13 +64,10 @@ def main() -> None:
     if args.worker:
         serve(args.worker)
         return
-    record = json.loads(args.table.read_text()) if args.table else measure(args)
-    if args.json and not args.table:
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
-    print(tables(record["rows"]))
+    print(tables(json.loads(args.table.read_text())["rows"] if args.table else measure(args)))
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     versions: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +80,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             for worker in workers:
                 versions[worker.library] = worker.end()
                 rows += [worker.row(part) for part in worker.times]
-    return {"machine": machine(), "versions": versions, "rows": rows}
+            if args.json:
+                # At once, so that a run that is cut short keeps what it has.
+                record = {"machine": machine(), "versions": versions, "rows": rows}
+                args.json.write_text(json.dumps(record, indent=1) + "\n")
+    return rows
 
 
 def write_images(names: set[str], folder: Path) -> None:
