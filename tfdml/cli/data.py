@@ -89,7 +89,7 @@ def check(
 Workers = Annotated[int, typer.Option(help="Processes; 0 takes one for each core.", min=0)]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of a Ray cluster that does it: auto, HOST:PORT, or local. Needs tfdml[ray].", show_default=False),
+    typer.Option(help="Of a Ray cluster that does it: auto, HOST:PORT, or local. Needs tfdml\\[ray].", show_default=False),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do not go on with, or keep, what is there already.")]
 
