@@ -50,6 +50,7 @@ PARTS = {
     "scale": Part("Many classes, large batches and memories", ("--seconds", "2"), 500),
     "evaluation": Part("Evaluation", ("--sizes", "20000", "60000", "--limit", "120"), 400),
     "export": Part("Exported signatures", ("--rounds", "10"), 200),
+    "index_backends": Part("Indexes", ("--items", "20000"), 300),
     "search_signature": Part("The search signature", ("--items", "200000", "--methods", "ivf", "--rounds", "10"), 300),
     "serving": Part("The service", ("--rounds", "3", "--parts", "latency", "overload"), 400),
     "serving_sizes": Part("Sizes of the service", ("--items", "10000", "100000", "--searches", "500"), 300),
