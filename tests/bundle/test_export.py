@@ -300,6 +300,7 @@ def outcome(to: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_really_full_disks_of_every_size(tmp_path):
     """Disks from a few pages to enough: each export either fails with nothing left, or verifies."""
     if os.geteuid() != 0 or shutil.which("mount") is None:

@@ -183,6 +183,7 @@ def test_too_few_classes_to_judge_on_are_refused(shop, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_each_command_works_in_a_process_of_its_own(shop, tmp_path):
     """Nothing is imported yet that another command imported: Keras finds only classes that are registered."""
 

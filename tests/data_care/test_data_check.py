@@ -135,6 +135,7 @@ def test_near_duplicates_of_what_is_no_picture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 @pytest.mark.filterwarnings("ignore:.*left out.*")
 def test_planted_faults_among_photographs(tmp_path) -> None:
     """5% flipped labels, 50 near-duplicates and 20 leaks among the grocery photographs, or rendered products."""

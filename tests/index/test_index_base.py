@@ -39,7 +39,7 @@ def test_both_indexes_are_vector_indexes() -> None:
         ([[1.0, 0.0], [0.0, 0.0]], ["a", "b"], "zero vector in row 1 of 2.*metric='euclidean'"),
         (np.ones((2, 2)), ["a"], "1 ids for 2 vectors"),
         (np.ones((2, 2)), ["a", "b", "c"], "3 ids for 2 vectors"),
-        (np.ones((3, 2)), ["a", "b", "a"], "'a' is the id of item 0 and of item 2 .1 duplicates"),
+        (np.ones((3, 2)), ["a", "b", "a"], "'a' is the id of item 0 and of item 2"),
         (np.ones((2, 2)), ["a", 7], r"received int 7 for item 1"),
         (np.ones((2, 2)), "ab", "received a single one"),
         (np.ones((2, 2), bool), ["a", "b"], "received dtype bool"),

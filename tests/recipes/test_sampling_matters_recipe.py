@@ -22,6 +22,7 @@ def test_sampling_matters():
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_several_seeds_give_a_spread():
     options = ["--losses", "margin", "--sampling", "random", "--seeds", 0, 1, "--judge-classes", 8]
     output = run("sampling_matters.py", "--data", "rendered_catalogue", "--steps", 1, "--classes", 4, *options)

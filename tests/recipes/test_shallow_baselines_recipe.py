@@ -9,6 +9,7 @@ SMALL = ("--data", "rendered_catalogue", "--steps", 2, "--layout", 60, "--pixels
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_shallow_baselines():
     output = run("shallow_baselines.py", *SMALL)
     rows = re.findall(

@@ -77,6 +77,7 @@ def test_parts_pictures_and_charts_are_seen(open_page, report) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_the_report_of_the_demo(open_page, tmp_path) -> None:
     """Of the photographs, where they are there."""
     runner, folder = CliRunner(), str(tmp_path / "demo")
