@@ -130,7 +130,7 @@ def test_a_search_that_finds_too_few_is_widened(built, monkeypatch) -> None:
     def miser(self, batch, wanted, width):
         widths.append(width)
         found = looked_at(self, batch, wanted, width)
-        return found if width >= len(self) else np.where(np.arange(found.shape[1]) < 2, found, -1)
+        return found if width >= len(self) else [numbers[:2] for numbers in found]
 
     monkeypatch.setattr(FaissIndex, "_looked_at", miser)
     query = gallery(1, seed=4)

@@ -13,7 +13,7 @@ import pytest
 from embed_helpers import IMAGES, write_images
 
 from tfdml import scale
-from tfdml.scale.engines import connected
+from tfdml._ray import connected
 from tfdml.scale.work_folder import WorkFolder
 
 pytest.importorskip("ray")

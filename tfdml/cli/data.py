@@ -86,7 +86,9 @@ def check(
         raise typer.Exit(1)
 
 
-Workers = Annotated[int, typer.Option(help="Processes; 0 takes one for each core.", min=0)]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes at work; one for each core if left out.", min=1, show_default=False)
+]
 Address = Annotated[
     str | None,
     typer.Option(help="Of a Ray cluster that does it: auto, HOST:PORT, or local. Needs tfdml\\[ray].", show_default=False),
@@ -105,7 +107,7 @@ def shard(
     image_size: Annotated[int, typer.Option(help="With jpeg and pixels: side of the square, in pixels.")] = 64,
     items_per_shard: Annotated[int, typer.Option(help="Images in a file.")] = 10_000,
     on_unreadable: Annotated[str, typer.Option(help="What to do about files that are not images: error or skip.")] = "error",
-    workers: Workers = 0,
+    workers: Workers = None,
     address: Address = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -140,7 +142,7 @@ def index(
     image: Annotated[str, typer.Option(help="Of TFRecords: the feature that holds the image file.")] = "image",
     label: Annotated[str, typer.Option(help="Of TFRecords: the feature that holds the label.")] = "label",
     item_id: Annotated[str, typer.Option("--id", help="Of TFRecords: the feature that holds the item id.")] = "id",
-    workers: Workers = 0,
+    workers: Workers = None,
     address: Address = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -15,23 +15,22 @@ import numpy.typing as npt
 from tfdml._checks import check_choice
 from tfdml.index import _faiss_file
 from tfdml.index._blocks import VectorBlocks, Vectors
+from tfdml.index._compared import ComparedIndex, compared
 from tfdml.index._faiss_build import MANY_LISTS, Plan, Progress, write
 from tfdml.index._faiss_spec import STORED, FaissSpec, sized
 from tfdml.index._files import check_bytes, move_atomically
 from tfdml.index._ids import PackedIds, packed_ids
-from tfdml.index._measured import Folder, MeasuredIndex, check_options, checked_queries
-from tfdml.index._nearest import squared_distances
+from tfdml.index._measured import Folder, check_options, checked_queries
 from tfdml.index._recall import recall_at
-from tfdml.index.base import Floats, IndexFormatError, Integers
+from tfdml.index.base import Floats, Integers
 
 # Product codes are coarse: so small a part of what was looked at is compared by the vectors themselves.
 _COMPARED_OF_CODES = 16
-_FEWEST_TESTED = 256
 _FEWEST_CENTRES = 64
 _BLOCK = 65_536
 
 
-class FaissIndex(MeasuredIndex[FaissSpec]):
+class FaissIndex(ComparedIndex[FaissSpec]):
     """Nearest neighbours with FAISS, behind the same protocol, file rules and recall measurement as `AnnoyIndex`.
 
     | kind | what a search does | memory that a search keeps warm, bytes an item |
@@ -158,7 +157,7 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
             lambda kept: index._twin(plan, kept, folder),
             recall=float(recall),
             fixed=search_k if search_k is not None else len(names) if kind == "flat" else None,
-            least=min(_margin(index.spec.recall_at), len(names)) if graph else 1,
+            least=min(compared(index.spec.recall_at), len(names)) if graph else 1,
             way_out="Allow a larger search_k, or leave it out to have it chosen, or ask for less.",
             unseen=None if seen is None else _others(seen, len(names), int(seed)),
         )
@@ -252,36 +251,10 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
     def kind(self) -> str:
         return self._spec.kind
 
-    def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
-        """As `vectors` of some items."""
-        return self._vectors.take(numbers, axis=0).astype(np.float32, copy=False)
+    def _looked_at(self, batch: Floats, wanted: int, width: int) -> list[Integers]:
+        return [found[found >= 0] for found in self._numbers(batch, wanted, width)]
 
-    def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
-        """Numbers of up to `count` items near one query, nearest first by exact differences.
-
-        For whoever passes over some of them, such as a search with a filter; `search` is what finds k neighbours. Nothing is
-        checked here: the query has `dimension` finite numbers, and length 1 under cosine.
-        """
-        vector = np.asarray([query], np.float32)
-        found = self._looked_at(vector, min(count, len(self)), search_k)[0]
-        found = np.sort(found[found >= 0])
-        distances = squared_distances(self._vectors, found, vector[0])
-        return found[np.argsort(distances, kind="stable")[:count]]
-
-    def _found(self, batch: Floats, k: int, width: int) -> list[Integers]:
-        wanted = min(len(self), _margin(k))
-        rows: list[Integers] = []
-        for start in range(0, len(batch), 1024):
-            part = batch[start : start + 1024]
-            for query, found in zip(part, self._looked_at(part, wanted, width), strict=True):
-                wider = width
-                while (found >= 0).sum() < k:  # lists that hold too few, or a part of the graph that nothing leads to
-                    wider = min(4 * max(wider, wanted), len(self))
-                    found = self._looked_at(query[None], wanted, wider)[0]
-                rows.append(np.sort(found[found >= 0]))
-        return rows
-
-    def _looked_at(self, batch: Floats, wanted: int, width: int) -> Integers:
+    def _numbers(self, batch: Floats, wanted: int, width: int) -> Integers:
         """The nearest as FAISS sees them, `wanted` or more columns, -1 where there are fewer."""
         if self._structure is None or width >= len(self):
             return self._compared_with_all(batch, wanted)
@@ -309,22 +282,6 @@ class FaissIndex(MeasuredIndex[FaissSpec]):
         best.finalize()
         return np.asarray(best.I)
 
-    def _self_test(self, items: int = 16) -> None:
-        """Searches for some items: n of n neighbours must come back, and most of them find themselves, or a copy."""
-        numbers = np.unique(np.linspace(0, len(self) - 1, items).astype(int))
-        wanted = min(10, len(self))
-        width = max(self._spec.search_k, _FEWEST_TESTED)
-        found = self._found(self.gather(numbers), wanted, width)
-        for number, ids in zip(numbers, found, strict=True):
-            if len(np.unique(ids)) != len(ids) or ids.max() >= len(self):
-                raise IndexFormatError(f"{self._path}: a search for item {number} returned items twice, or none that exists.")
-        own = [
-            squared_distances(self._vectors, ids, self._vectors[number]).min()
-            for number, ids in zip(numbers, found, strict=True)
-        ]
-        if np.count_nonzero(np.array(own) == 0) < len(numbers) / 2:
-            raise IndexFormatError(f"{self._path}: items do not find themselves. Graph or lists are not those of its vectors.")
-
     def __repr__(self) -> str:
         return (
             f"FaissIndex({len(self)} items, dimension={self.dimension}, metric={self.metric!r}, kind={self.kind!r}, "
@@ -342,8 +299,3 @@ def _others(seen: Integers, count: int, seed: int) -> Integers:
 
 def _silence(stage: str, done: int, count: int) -> None:
     pass
-
-
-def _margin(k: int) -> int:
-    """How many are compared exactly for the k nearest: FAISS's own float32 order is wrong among near-duplicates."""
-    return 2 * k + 16

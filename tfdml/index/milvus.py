@@ -16,19 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tfdml.index import _milvus_file
+from tfdml.index._compared import ComparedIndex, compared
 from tfdml.index._files import check_bytes, map_vectors_at
 from tfdml.index._ids import PackedIds, packed_ids
-from tfdml.index._measured import Folder, MeasuredIndex, checked
+from tfdml.index._measured import Folder, checked
 from tfdml.index._milvus_server import MOST_FOUND, Server, cluster_address, import_milvus
 from tfdml.index._milvus_spec import MilvusSpec, milvus_sizes
-from tfdml.index._nearest import squared_distances
 from tfdml.index._recall import recall_at
 from tfdml.index.base import Floats, IndexFormatError, Integers
 
-_QUERIES_AT_ONCE = 256
 
-
-class MilvusIndex(MeasuredIndex[MilvusSpec]):
+class MilvusIndex(ComparedIndex[MilvusSpec]):
     """Nearest neighbours with Milvus, behind the same protocol, file rules and recall measurement as `AnnoyIndex`.
 
     Without a cluster, Milvus Lite searches a local database in this process: for trying out what will run on a cluster. It is
@@ -134,7 +132,7 @@ class MilvusIndex(MeasuredIndex[MilvusSpec]):
             lambda kept: cls._grow(kept, PackedIds(names[: len(kept)]), metric, kind, sizes, int(seed), address, token, folder),
             recall=float(recall),
             fixed=search_k if search_k is not None else len(rows) if kind == "flat" else None,
-            least=min(_margin(index.spec.recall_at), len(rows)) if graph else 1,
+            least=min(compared(index.spec.recall_at), len(rows)) if graph else 1,
             way_out="Allow a larger search_k, or leave it out to have it chosen, or ask for less.",
         )
         return index
@@ -248,50 +246,11 @@ class MilvusIndex(MeasuredIndex[MilvusSpec]):
         """`"milvus_"` and the kind of its record."""
         return f"milvus_{self._spec.kind}"
 
-    def gather(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
-        """As `vectors` of some items."""
-        return self._vectors.take(numbers, axis=0)
-
-    def candidates(self, query: list[float], count: int, search_k: int) -> Integers:
-        """Numbers of up to `count` items near one query, nearest first by exact differences.
-
-        For whoever passes over some of them, such as a search with a filter; `search` is what finds k neighbours. Nothing is
-        checked here: the query has `dimension` finite numbers, and length 1 under cosine.
-        """
-        vector = np.asarray([query], np.float32)
-        found = np.unique(self._looked_at(vector, min(count, len(self)), search_k)[0])
-        distances = squared_distances(self._vectors, found, vector[0])
-        return found[np.argsort(distances, kind="stable")[:count]]
-
-    def _found(self, batch: Floats, k: int, width: int) -> Iterable[Integers]:
-        wanted = min(len(self), _margin(k))
-        for start in range(0, len(batch), _QUERIES_AT_ONCE):
-            part = batch[start : start + _QUERIES_AT_ONCE]
-            for query, first in zip(part, self._looked_at(part, wanted, width), strict=True):
-                wider, found = width, first
-                while len(found) < k:  # lists that hold too few, or a part of the graph that nothing leads to
-                    wider = min(4 * max(wider, wanted), len(self))
-                    found = self._looked_at(query[None], wanted, wider)[0]
-                yield np.sort(found)
-
     def _looked_at(self, batch: Floats, wanted: int, width: int) -> list[Integers]:
         """What Milvus finds; where everything is asked for, or more than it ever returns, all there is."""
         if wanted > MOST_FOUND or (width >= len(self) and self._spec.kind != "flat"):
             return [np.arange(len(self))] * len(batch)
         return self._server.search(self._spec, batch, wanted, width)
-
-    def _self_test(self, items: int = 16) -> None:
-        """Searches for some items: n of n neighbours must come back, and most of them find themselves, or a copy."""
-        numbers = np.unique(np.linspace(0, len(self) - 1, items).astype(int))
-        wanted = min(10, len(self))
-        found = list(self._found(self._vectors[numbers], wanted, max(self._spec.search_k, 256)))
-        own = 0
-        for number, ids in zip(numbers, found, strict=True):
-            if len(np.unique(ids)) != len(ids) or ids[0] < 0 or ids[-1] >= len(self):
-                raise IndexFormatError(f"{self._path}: a search for item {number} returned items twice, or none that exists.")
-            own += int(squared_distances(self._vectors, ids, self._vectors[number]).min() == 0)
-        if own < len(numbers) / 2:
-            raise IndexFormatError(f"{self._path}: items do not find themselves. The index is not that of its vectors.")
 
     def __repr__(self) -> str:
         place = f"collection {self._spec.collection} at {self._server.name}"
@@ -327,11 +286,6 @@ class _Kept:
         except BaseException:
             self.close()
             raise
-
-
-def _margin(k: int) -> int:
-    """How many are compared exactly for the k nearest: Milvus's own float32 order is wrong among near-duplicates."""
-    return 2 * k + 16
 
 
 def _collection_name(rows: Floats, kind: str, lists: int, links: int) -> str:

@@ -1,24 +1,21 @@
-"""Who does the parts: this process, or Ray's workers on this machine or on a cluster. Ray is loaded only when it is used."""
+"""Who does the parts: this process, or Ray's workers on this machine or on a cluster."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfdml._checks import check_positive
+from tfdml._ray import connected, has_ray, import_ray
 
 if TYPE_CHECKING:
     from tfdml.scale.embedding_worker import EmbeddingWorker
 
 Receipts = Generator[dict[str, Any], None, None]
 Engine = Callable[[Mapping[str, Any], list[int]], Receipts]
-_OBJECT_STORE = 256 << 20  # what travels are numbers of parts and receipts
 _MOST_BLOCKS = 4096
 
 
@@ -38,51 +35,6 @@ def engine(address: str | None, workers: int | None, gpus: float) -> Engine:
         return _in_process
     import_ray(data=True)
     return lambda work, parts: _over_ray(work, parts, address, workers, gpus)
-
-
-def has_ray() -> bool:
-    return importlib.util.find_spec("ray") is not None
-
-
-def import_ray(data: bool = False) -> Any:
-    """Ray, and Ray Data if asked for, without its statistics of usage, which would be sent to its makers."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-
-        if data:
-            import ray.data
-    except ImportError as error:
-        raise ImportError("Ray is not installed. Run: pip install 'tfdml[ray]', or stay in this process: workers=0.") from error
-    return ray
-
-
-@contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to a cluster, or started on this machine's cores and stopped afterwards.
-
-    A session that the caller has begun is used as it is, unless an address is given.
-    """
-    ray = import_ray()
-    if ray.is_initialized():
-        if address is not None:
-            raise ValueError(f"address={address!r}: this process is connected to Ray already. Leave it out, or ray.shutdown().")
-        yield ray
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if address is None:
-        # "local", because RAY_ADDRESS would otherwise choose a cluster behind the caller's back.
-        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-    else:
-        options["address"] = address
-    try:
-        ray.init(**options)
-    except ConnectionError as error:
-        raise ConnectionError(f"address={address!r}: no Ray cluster answers there: {error}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def _in_process(work: Mapping[str, Any], parts: list[int]) -> Receipts:

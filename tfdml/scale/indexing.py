@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from tfdml._checks import check_positive
+from tfdml._ray import connected, has_ray
 from tfdml.index._nearest import NearestRows
 from tfdml.index._recall import recall_at
 from tfdml.index.sharded import ShardedIndex
 from tfdml.index.stored import IndexSettings, build_index, index_settings, load_index
 from tfdml.scale.embedded import EmbeddedFolder
-from tfdml.scale.engines import connected, has_ray, import_ray
 from tfdml.scale.work_folder import PLAN, WorkFolder, WorkFolderError, fingerprint, write_json
 
 FORMAT = "tfdml sharded index 1"
@@ -211,7 +211,6 @@ def _run(work: Mapping[str, Any], todo: list[int], address: str | None, workers:
         for number in todo:
             yield build_shard(work, number)
         return
-    import_ray()
     with connected(address) as ray:
         size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         task = ray.remote(_ray_shard).options(num_cpus=1, max_retries=3)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from tfdml._ray import connected
 
 _AHEAD = 2
 """Tasks that wait for each worker, so that none is idle and few are in memory."""
@@ -23,7 +24,9 @@ def run(work: Callable[[Any], int], tasks: Iterator[Any], workers: int, address:
         address: of a Ray cluster, which does it instead; `"local"` for one on this machine.
 
     Raises:
-        RuntimeError: a worker process was killed, or Ray is not installed.
+        RuntimeError: a worker process was killed.
+        ImportError: Ray is asked for and not installed.
+        ConnectionError: no cluster answers at the address.
     """
     if address is not None:
         yield from _on_ray(work, tasks, address)
@@ -53,18 +56,10 @@ def _in_processes(work: Callable[[Any], int], tasks: Iterator[Any], workers: int
 
 
 def _on_ray(work: Callable[[Any], int], tasks: Iterator[Any], address: str) -> Iterator[int]:
-    if importlib.util.find_spec("ray") is None:
-        raise RuntimeError(f"address={address!r}: Ray is not installed. Install tfdml[ray], or use workers= on this machine.")
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address=address, log_to_driver=False)
-    try:
+    with connected(address) as ray:
         # A task whose worker dies is run again by Ray; it writes the same shard.
         remote = ray.remote(num_cpus=1, max_retries=3)(work)
-        processors = ray.cluster_resources().get("CPU", 1)
-        ahead = _AHEAD * max(1, int(processors))
+        ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting: list[Any] = []
         for task in tasks:
             waiting.append(remote.remote(task))
@@ -74,6 +69,3 @@ def _on_ray(work: Callable[[Any], int], tasks: Iterator[Any], address: str) -> I
         while waiting:
             done, waiting = ray.wait(waiting)
             yield from ray.get(done)
-    finally:
-        if started:
-            ray.shutdown()
