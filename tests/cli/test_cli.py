@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,20 @@ def test_too_few_classes_to_judge_on_are_refused(shop, tmp_path):
         call("train", shop, "--out", tmp_path, "--image-size", SIZE, "--test", 0.1)
     with pytest.raises(ValueError, match="steps=0"):
         call("train", shop, "--out", tmp_path, "--image-size", SIZE, "--steps", 0)
+
+
+def test_shards_and_an_index_of_shards_that_are_there(shop, tmp_path):
+    written, found = tmp_path / "written", tmp_path / "found"
+    counted = "40 images of 8 classes in"
+    assert counted in call("data", "shard", shop, "--out", written, "--items-per-shard", 30, "--workers", 1)
+    found.mkdir()
+    for file in written.glob("*.tfrecord"):
+        shutil.copy(file, found)
+    assert counted in call("data", "index", found, "--workers", 1)
+    shards, files = (tfdml.datasets.load(str(folder)) for folder in (found, shop))
+    assert list(shards.ids) == list(files.ids)
+    assert [shards.class_names[label] for label in shards.labels] == [files.class_names[label] for label in files.labels]
+    assert shards.image_bytes(39) == files.image_bytes(39)
 
 
 @pytest.mark.slow
