@@ -232,6 +232,7 @@ def test_version():
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_demo_on_the_rendered_catalogue(tmp_path):
     output = call("demo", "--out", tmp_path, "--data", "rendered_catalogue", "--steps", "5")
     assert "Done in" in output
