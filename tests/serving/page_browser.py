@@ -78,6 +78,16 @@ def shown_ids(place, cards: str = ".card:not(.blank)") -> list[str]:
     return place.locator(cards).evaluate_all("(cards) => cards.map((card) => card.dataset.id)")
 
 
+def await_ids(page, ids: list[str], cards: str = ".card:not(.blank)") -> None:
+    """Waits until these are shown: an address changes before the page has heard of it."""
+    js = "([cards, ids]) => String([...document.querySelectorAll(cards)].map((card) => card.dataset.id)) === String(ids)"
+    try:
+        page.wait_for_function(js, arg=[cards, ids], timeout=10_000)
+    except Exception:  # which of the browser's errors it is does not matter: the difference does
+        assert shown_ids(page, cards) == ids
+        raise
+
+
 def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
