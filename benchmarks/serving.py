@@ -176,17 +176,16 @@ async def changes(url: str, path: Path, adds: int) -> Figures:
     searches = [by_embedding(query) for query in np.load(path.parent / f"{path.name}-queries.npy")]
     vectors = np.random.default_rng(5).standard_normal((adds, DIMENSION), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    acknowledged, found_after, missed = list[float](), list[float](), 0
+    # Made before and read after: both callers are in this process, and neither is to wait for the other's JSON.
+    asked = [(adding(number, vector), by_embedding(vector, 1)) for number, vector in enumerate(vectors)]
+    acknowledged, found_after, answers = list[float](), list[float](), list[bytes]()
     await load(url, 1, searches, requests=200)
     idle = await load(url, 1, searches, requests=4000)
     # Not before: the service closes a connection on which nothing arrives for ten seconds.
     connection, done = await Connection.to(url), False
     searching = asyncio.create_task(load(url, 1, searches, until=lambda: done))
     began = time.perf_counter()
-    for number, vector in enumerate(vectors):
-        fields = {"title": f"New {number}", "price": 1.0}
-        item = {"embedding": [round(float(x), 6) for x in vector], "fields": fields}
-        put, search = request("PUT", f"/v1/items/new-{number}", item), by_embedding(vector, 1)
+    for put, search in asked:
         started = time.perf_counter()
         status, answer = await connection.ask(put)
         assert status in (200, 201), answer
@@ -194,10 +193,11 @@ async def changes(url: str, path: Path, adds: int) -> Figures:
         _, answer = await connection.ask(search)
         found_after.append(time.perf_counter() - answered)
         acknowledged.append(answered - started)
-        missed += json.loads(answer)["hits"][0]["id"] != f"new-{number}"
+        answers.append(answer)
     seconds = time.perf_counter() - began
     done = True
     busy = await searching
+    missed = sum(json.loads(answer)["hits"][0]["id"] != f"new-{number}" for number, answer in enumerate(answers))
     return {
         "added": adds,
         "adds_per_second": round(adds / seconds, 1),
@@ -209,6 +209,11 @@ async def changes(url: str, path: Path, adds: int) -> Figures:
         "searches_while_adding": len(busy.seconds),
         "p99_times_idle": round(milliseconds(busy.seconds, 99) / milliseconds(idle.seconds, 99), 2),
     }
+
+
+def adding(number: int, vector: np.ndarray) -> bytes:
+    item = {"embedding": [round(float(x), 6) for x in vector], "fields": {"title": f"New {number}", "price": 1.0}}
+    return request("PUT", f"/v1/items/new-{number}", item)
 
 
 if __name__ == "__main__":

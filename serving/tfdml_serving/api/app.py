@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from tfdml import __version__
 from tfdml_serving.api.calls import call_of
 from tfdml_serving.api.changing import Changing
+from tfdml_serving.api.direct import direct_searches
 from tfdml_serving.api.documents import document
 from tfdml_serving.api.gate import Gate, problem_answer
 from tfdml_serving.api.health_routes import health_routes
@@ -22,6 +23,7 @@ from tfdml_serving.api.item_routes import item_routes
 from tfdml_serving.api.logs import log
 from tfdml_serving.api.page_routes import page_routes
 from tfdml_serving.api.reference import reference_routes
+from tfdml_serving.api.search_calls import SearchCalls
 from tfdml_serving.api.search_routes import search_routes
 from tfdml_serving.api.searching import Searching
 from tfdml_serving.api.service import Service
@@ -65,6 +67,7 @@ def create_app(
         versions, embedder, living = make_parts(settings)
     service = Service(settings, versions, embedder, living)
     searching = Searching(service)
+    search_calls = SearchCalls(service, searching)
 
     app = FastAPI(
         title="tfdml retrieval service",
@@ -76,7 +79,7 @@ def create_app(
     )
     app.state.service = service
     # Routes are tried in this order.
-    app.include_router(search_routes(service, searching))
+    app.include_router(search_routes(search_calls))
     app.include_router(health_routes(service))
     app.include_router(item_routes(service, Changing(service, searching)))
     app.include_router(version_routes(service))
@@ -86,7 +89,7 @@ def create_app(
     app.add_exception_handler(ServingError, _as_problem)
     app.add_exception_handler(HTTPException, _http_as_problem)
     app.add_exception_handler(RequestValidationError, _validation_as_problem)
-    app.add_middleware(Gate, service=service, types=TYPES)
+    app.add_middleware(Gate, service=service, types=TYPES, direct=direct_searches(search_calls))
     described: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:

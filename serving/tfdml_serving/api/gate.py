@@ -8,12 +8,14 @@ import json
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tfdml_serving.api.bodies import BodyBudget, BodyRules, DisconnectedError, body_length, drain, read_body, replay
 from tfdml_serving.api.calls import Call, keep_call, request_id
+from tfdml_serving.api.direct import Answering, Direct
 from tfdml_serving.api.headers import Headers, security_headers
 from tfdml_serving.api.logs import log
 from tfdml_serving.errors import BodyTimeout, Forbidden, ServingError, Unauthorized
@@ -35,11 +37,13 @@ class Gate:
         app: what is inside.
         service: its settings, keys and metrics are used.
         types: media types of images.
+        direct: what answers POST requests at some paths in the application's place, if they are plainly right.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, types: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, service: Service, types: tuple[str, ...], direct: Mapping[str, Direct]) -> None:
         self._app = app
         self._service = service
+        self._direct = direct
         settings = service.settings
         self._deadline = settings.deadline
         self._rules = BodyRules(settings.max_image_bytes, settings.max_body_bytes, types)
@@ -69,6 +73,7 @@ class _Passage:
         keep_call(scope, self._call)
         self._status = 0
         self._reserved = 0
+        self._route: str | None = None
 
     async def pass_through(self) -> None:
         try:
@@ -84,7 +89,8 @@ class _Passage:
             await self._answer_problem(ServingError("Something went wrong here; the log knows more under this request's id."))
         finally:
             self._gate._budget.release(self._reserved)
-            self._note()
+            # Not now: what was written leaves for the network only when the event loop comes round.
+            asyncio.get_running_loop().call_soon(self._note)
 
     async def _enter(self) -> None:
         path = self._scope["path"]
@@ -102,10 +108,20 @@ class _Passage:
             self._call.body = body
             receive = replay(body, receive)
             self._service.metrics.stages["read"].observe(time.perf_counter() - self._call.started)
-        await self._app_in(receive)
+        answering = self._directly()
+        app: ASGIApp = self._gate._app if answering is None else await answering
+        await app(self._scope, receive, self._send)
 
-    async def _app_in(self, receive: Receive) -> None:
-        await self._gate._app(self._scope, receive, self._send)
+    def _directly(self) -> Answering | None:
+        """The answer that is made without the router, if there is a short way to it."""
+        path = self._scope["path"]
+        direct = self._gate._direct.get(path) if self._scope["method"] == "POST" else None
+        if direct is None or self._scope.get("root_path"):
+            return None
+        answering = direct(self._call, self._scope["query_string"])
+        if answering is not None:
+            self._route = path
+        return answering
 
     def _check_origin(self) -> None:
         """A page of another site must not write, or search at this machine's expense, through the browser of somebody who may.
@@ -170,7 +186,7 @@ class _Passage:
 
     def _note(self) -> None:
         seconds = time.perf_counter() - self._call.started
-        route = getattr(self._scope.get("route"), "path", None) or "unknown"
+        route = self._route or getattr(self._scope.get("route"), "path", None) or "unknown"
         method = self._scope["method"] if self._scope["method"] in _METHODS else "OTHER"
         self._service.metrics.answered(route, method, self._status, seconds)
         if self._gate._logs and route not in _QUIET:

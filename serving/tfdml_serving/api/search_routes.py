@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from tfdml_serving.api.answers import json_answer
 from tfdml_serving.api.bodies import MULTIPART
 from tfdml_serving.api.calls import call_of
+from tfdml_serving.api.direct import DEFAULT_K
 from tfdml_serving.api.documents import problems
 from tfdml_serving.api.models import (
     BatchAnswer,
@@ -20,10 +20,7 @@ from tfdml_serving.api.models import (
     SearchByItem,
     Version,
 )
-from tfdml_serving.api.multipart import image_of_form
-from tfdml_serving.api.searching import Searching
-from tfdml_serving.api.service import Service
-from tfdml_serving.errors import BadRequest
+from tfdml_serving.api.search_calls import SearchCalls
 from tfdml_serving.images import TYPES
 
 _FILE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream", "format": "binary"}}
@@ -44,7 +41,7 @@ IMAGE_BODY: dict[str, Any] = {
 _TAGS: list[Any] = ["search"]
 
 
-def search_routes(service: Service, searching: Searching) -> APIRouter:
+def search_routes(calls: SearchCalls) -> APIRouter:
     """The router."""
     router = APIRouter(prefix="/v1/search", tags=_TAGS)
 
@@ -58,18 +55,12 @@ def search_routes(service: Service, searching: Searching) -> APIRouter:
     )
     async def by_image(
         request: Request,
-        k: Annotated[K, Query()] = 10,
+        k: Annotated[K, Query()] = DEFAULT_K,
         filter: Annotated[FilterText, Query()] = None,
         version: Annotated[Version, Query()] = None,
     ) -> Response:
         """The items that look most like a picture."""
-        call = call_of(request.scope)
-        data, kind = call.body, call.content_type
-        if kind == MULTIPART:
-            data, said = image_of_form(data, call.content_type_parameters)
-            kind = said or ""
-        check_k(k, service)
-        return json_answer(await searching.by_image(call, data, kind or None, k, filter, version))
+        return await calls.by_image(call_of(request.scope), k, filter, version)
 
     @router.post(
         "/item",
@@ -80,9 +71,7 @@ def search_routes(service: Service, searching: Searching) -> APIRouter:
     )
     async def by_item(request: Request, body: SearchByItem) -> Response:
         """The items that look most like one of them."""
-        check_k(body.k, service)
-        call = call_of(request.scope)
-        return json_answer(await searching.by_item(call, body.id, body.k, body.filter, body.version, body.include_self))
+        return await calls.by_item(call_of(request.scope), body)
 
     @router.post(
         "/embedding",
@@ -93,9 +82,7 @@ def search_routes(service: Service, searching: Searching) -> APIRouter:
     )
     async def by_embedding(request: Request, body: SearchByEmbedding) -> Response:
         """The items nearest to an embedding that the version's own model made."""
-        check_k(body.k, service)
-        call = call_of(request.scope)
-        return json_answer(await searching.by_embedding(call, body.embedding, body.k, body.filter, body.version))
+        return await calls.by_embedding(call_of(request.scope), body)
 
     @router.post(
         "/batch",
@@ -106,18 +93,6 @@ def search_routes(service: Service, searching: Searching) -> APIRouter:
     )
     async def by_batch(request: Request, body: SearchBatch) -> Response:
         """An answer for each query; one that fails gets its problem in its place, and the others their answers."""
-        check_k(body.k, service)
-        if len(body.queries) > service.settings.max_queries:
-            raise BadRequest(f"queries: {len(body.queries)}; at most {service.settings.max_queries} are taken at once.")
-        call = call_of(request.scope)
-        if call.key is not None and call.key.bucket is not None:
-            call.key.bucket.take(len(body.queries) - 1)
-        return json_answer(await searching.by_batch(call, body.queries, body.k, body.filter, body.version))
+        return await calls.by_batch(call_of(request.scope), body)
 
     return router
-
-
-def check_k(k: int, service: Service) -> None:
-    """Raises a BadRequest if more is asked for than this service gives."""
-    if k > service.settings.max_k:
-        raise BadRequest(f"k={k}: this service gives at most {service.settings.max_k}.")

@@ -88,8 +88,8 @@ class EmbeddedModels:
         if batcher is None:
             raise EmbedderUnavailable(f"the model of version {version} is not loaded; loaded are {sorted(self._batchers)}")
         try:
-            return await asyncio.wait_for(batcher.submit(files), self._deadline)
-        except asyncio.TimeoutError:
+            return await batcher.submit(files, self._deadline)
+        except TimeoutError:
             raise EmbedderUnavailable(f"the model of version {version} did not answer within {self._deadline:g} s") from None
 
     async def check(self, version: int) -> None:

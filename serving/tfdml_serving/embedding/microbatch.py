@@ -7,6 +7,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from tfdml_serving.embedding.base import Booleans, Floats
 from tfdml_serving.errors import Overloaded
@@ -35,42 +36,67 @@ class MicroBatcher:
         wait: seconds to wait for company before a step, for models that are much faster in batches; 0 for none.
     """
 
+    # Callbacks of the event loop and no task: a lone request, which is most of them, crosses the loop twice and not five times.
+
     def __init__(self, run: Run, executor: Executor, most: int = 32, queue: int = 1024, wait: float = 0.0) -> None:
         self._run, self._executor, self._most, self._queue, self._wait = run, executor, most, queue, wait
         self._waiting: deque[_Waiting] = deque()
+        self._alone: deque[_Waiting] = deque()  # of a batch that failed
+        self._running: list[_Waiting] = []
         self._count = 0
-        self._worker: asyncio.Task[None] | None = None
+        self._busy = False
 
-    async def submit(self, files: Sequence[bytes]) -> tuple[Floats, Booleans]:
+    async def submit(self, files: Sequence[bytes], seconds: float | None = None) -> tuple[Floats, Booleans]:
         """The outcome of `run` for these files.
+
+        Args:
+            files: image files.
+            seconds: how long it is waited for; None for as long as it takes.
 
         Raises:
             Overloaded: if too many wait.
+            TimeoutError: if it takes longer than `seconds`.
         """
         if self._count + len(files) > self._queue and self._waiting:
             raise Overloaded(f"{self._count} images wait for the model already", retry_after=1.0)
-        request = _Waiting(list(files), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        request = _Waiting(list(files), loop.create_future())
         self._waiting.append(request)
         self._count += len(files)
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await request.outcome
+        if not self._busy:
+            self._busy = True
+            self._soon(loop)
+        timer = None if seconds is None else loop.call_later(seconds, _give_up, request.outcome)
+        try:
+            return await request.outcome
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def aclose(self) -> None:
         """Ends what waits with `CancelledError`."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-        while self._waiting:
-            self._waiting.popleft().outcome.cancel()
+        for request in (*self._running, *self._alone, *self._waiting):
+            request.outcome.cancel()
+        self._alone.clear()
+        self._waiting.clear()
 
-    async def _work(self) -> None:
-        while self._waiting:
-            if self._wait and self._count < self._most:
-                await asyncio.sleep(self._wait)
-            batch = self._take()
-            if batch:
-                await self._answer(batch)
+    def _soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The next step: after this moment, in which others may come as well, or after `wait`."""
+        if self._wait and self._count < self._most and not self._alone:
+            loop.call_later(self._wait, self._next, loop)
+        else:
+            loop.call_soon(self._next, loop)
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._running = batch = [self._alone.popleft()] if self._alone else self._take()
+        if not batch:
+            self._busy = False
+            return
+        files = [file for request in batch for file in request.files]
+        try:
+            self._executor.submit(self._step, loop, batch, files)
+        except RuntimeError as error:  # it is shut down
+            self._end(loop, batch, error)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -83,25 +109,32 @@ class MicroBatcher:
                 size += len(request.files)
         return batch
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
+    def _step(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], files: list[bytes]) -> None:
+        """In the executor's thread."""
+        outcome: Any
         try:
-            files = [file for request in batch for file in request.files]
-            embeddings, valid = await loop.run_in_executor(self._executor, self._run, files)
+            outcome = self._run(files)
+        except BaseException as error:  # whatever it is, somebody waits for it
+            outcome = error
+        loop.call_soon_threadsafe(self._end, loop, batch, outcome)
+
+    def _end(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], outcome: Any) -> None:
+        self._running = []
+        if not isinstance(outcome, BaseException):
+            embeddings, valid = outcome
             start = 0
             for request in batch:
                 stop = start + len(request.files)
                 if not request.outcome.done():
                     request.outcome.set_result((embeddings[start:stop], valid[start:stop]))
                 start = stop
-        except asyncio.CancelledError:
-            for request in batch:
-                request.outcome.cancel()
-            raise
-        except Exception as error:
-            if len(batch) == 1:
-                if not batch[0].outcome.done():
-                    batch[0].outcome.set_exception(error)
-                return
-            for request in batch:
-                await self._answer([request])
+        elif len(batch) > 1:
+            self._alone.extend(batch)
+        elif not batch[0].outcome.done():
+            batch[0].outcome.set_exception(outcome)
+        self._soon(loop)
+
+
+def _give_up(outcome: asyncio.Future[Any]) -> None:
+    if not outcome.done():
+        outcome.set_exception(TimeoutError())

@@ -138,19 +138,12 @@ class HeldVersion:
         in_bundle = self._base.search(queries, int(k), selected)
         chosen = [self._joined.merged(query, int(k), where, *found) for query, found in zip(queries, in_bundle, strict=True)]
         details = self._joined.details([one.place for row in chosen for one in row if one.source == IN_BUNDLE])
-        return [
-            [
-                Found(
-                    item["id"],
-                    float(distances_from_squares(np.array(one.squared), self.metric)),
-                    item["fields"],
-                    item["has_thumbnail"],
-                )
-                for one in row
-                for item in [details[one.place] if one.source == IN_BUNDLE else self._joined.living_item(one.row)]
-            ]
-            for row in chosen
-        ]
+        found = []
+        for row in chosen:
+            distances = distances_from_squares(np.array([one.squared for one in row]), self.metric).tolist()
+            items = (details[one.place] if one.source == IN_BUNDLE else self._joined.living_item(one.row) for one in row)
+            found.append([Found(distance=distance, **item) for distance, item in zip(distances, items, strict=True)])
+        return found
 
     def vector(self, item_id: str) -> Floats:
         """The embedding of an item, float32 `[D]`, of length 1 under cosine.
