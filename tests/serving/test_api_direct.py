@@ -21,17 +21,28 @@ FORM = b'--b\r\nContent-Disposition: form-data; name="image"\r\nContent-Type: im
 GOOD = [
     ("image", "", "image/jpeg", PHOTO),
     ("image", "?k=3&version=1&filter=", "image/jpeg", PHOTO),
-    ("image", "?k=4&nothing=1&k=2", "image/jpeg", PHOTO),
-    ("image", "?k=05", "multipart/form-data; boundary=b", FORM),
-    ("item", "?k=7", "application/json", b'{"id": "item/1", "k": 3.0, "include_self": "yes"}'),
+    ("image", "?k=2&nothing=1&nothing_else=", "image/jpeg", PHOTO),
+    ("image", "?k=5", "multipart/form-data; boundary=b", FORM),
+    ("item", "?k=7", "application/json", b'{"id": "item/1", "k": 3.0, "include_self": true}'),
     ("item", "", "application/json; charset=utf-8", '{"id": "item/1", "version": 1, "filter": " "}'.encode("utf-16")),
-    ("embedding", "", "application/json", b'{"embedding": [1, 2.5, "3", 4e0], "k": "2", "k": 1}'),
+    ("embedding", "", "application/json", b'{"embedding": [1, 2.5, -3, 4e0], "k": 2, "k": 1}'),
     ("batch", "", "application/json", json.dumps({"queries": [{"id": "x"}, {"image": IMAGE64}], "k": 2}).encode()),
 ]
 REFUSED_BY_TYPE = [
     ("image", "?k=0", "image/jpeg", PHOTO),
     ("image", "?k=&version=-1&filter=" + "x" * 4097, "image/jpeg", PHOTO),
-    ("image", "?k=true", "image/jpeg", PHOTO),
+    *(
+        ("image", f"?k={k}", "image/jpeg", PHOTO)
+        for k in ("true", "%2B4", "5.0", "%205", "1_0", "05", "%D9%A3", "3%0A", "1&k=1")
+    ),
+    *(
+        ("batch", "", "application/json", b'{"queries": [{"id": "a"}], "k": %b}' % k)
+        for k in (b"true", b'"2"', b"null", b"2.5")
+    ),
+    ("batch", "", "application/json", b'{"queries": [{"id": "a"}], "version": "1"}'),
+    ("item", "", "application/json", b'{"id": "item/1", "include_self": "yes"}'),
+    ("embedding", "", "application/json", b'{"embedding": [1, 2, 3, "4"]}'),
+    ("embedding", "", "application/json", b'{"embedding": [1, 2, 3, true]}'),
     ("item", "", "application/json", b'{"id": ""}'),
     ("item", "", "application/json", b'{"id": "item/1", "more": 1}'),
     ("item", "", "application/json", b'{"id": "item/1"'),

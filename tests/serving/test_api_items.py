@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from urllib.parse import quote
 
 import pytest
 from fakes import FakeHeld, FakeVersions
@@ -38,6 +39,19 @@ def test_items_are_listed_in_a_known_order_only():
         assert service.http.get("/v1/items", params={"order": "spread"}).status_code == 200
         refused = service.http.get("/v1/items", params={"order": "price"})
         assert (refused.status_code, "order" in refused.json()["detail"]) == (400, True)
+
+
+def test_what_the_document_does_not_call_an_integer_is_none():
+    with running(writable=True) as service:
+        assert service.http.get("/v1/items?limit=5&version=1&after=&filter=").status_code == 200
+        for written in ("+5", "5.0", " 5", "5\n", "1_0", "05", "٣", "true", ""):
+            for name in ("limit", "version"):
+                refused = service.http.get("/v1/items", params={name: written})
+                assert (refused.status_code, refused.json()["detail"].startswith(f"{name}: ")) == (400, True), (name, written)
+        for written in ("+1", "1.0", " 1", "01", "٣"):
+            assert service.http.post(f"/v1/versions/{quote(written)}/activate").status_code == 400, written
+        twice = service.http.get("/v1/items?limit=5&order=id&limit=5")
+        assert (twice.status_code, "limit: given more than once" in twice.json()["detail"]) == (400, True)
 
 
 def test_a_picture_is_sent_once():

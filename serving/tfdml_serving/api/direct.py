@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from tfdml_serving.api.calls import Call
-from tfdml_serving.api.models import FilterText, K, SearchBatch, SearchByEmbedding, SearchByItem, Version
+from tfdml_serving.api.models import FilterText, QueryK, QueryVersion, SearchBatch, SearchByEmbedding, SearchByItem
 from tfdml_serving.api.search_calls import SearchCalls
 
 Answering = Coroutine[Any, Any, Response]
@@ -27,9 +27,9 @@ Body = TypeVar("Body", bound=BaseModel)
 
 DEFAULT_K = 10
 _PARAMETERS: dict[str, tuple[Any, TypeAdapter[Any]]] = {
-    "k": (DEFAULT_K, TypeAdapter(K)),
+    "k": (DEFAULT_K, TypeAdapter(QueryK)),
     "filter": (None, TypeAdapter(FilterText)),
-    "version": (None, TypeAdapter(Version)),
+    "version": (None, TypeAdapter(QueryVersion)),
 }
 
 
@@ -44,8 +44,10 @@ def direct_searches(calls: SearchCalls) -> dict[str, Direct]:
 
 
 def _by_image(calls: SearchCalls, call: Call, query: bytes) -> Answering | None:
-    # As Starlette reads it: the last of several values counts.
-    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True) if query else []
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        return None
     try:
         values = {
             name: known.validate_python(given[name]) if name in given else default

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from tfdml_serving.api.answers import json_answer
 from tfdml_serving.api.calls import Call, call_of
 from tfdml_serving.api.changing import Changing
 from tfdml_serving.api.documents import problems
-from tfdml_serving.api.models import FilterText, Item, Items, PatchItem, PutItem, Version
+from tfdml_serving.api.models import FilterText, InDigits, Item, Items, PatchItem, PutItem, QueryVersion
+from tfdml_serving.api.parameters import no_parameter_twice
 from tfdml_serving.api.searching import checked_id, parsed, thumbnail_path
 from tfdml_serving.api.service import Service
 from tfdml_serving.errors import Forbidden, NotWritable, UnknownItem
@@ -26,7 +27,7 @@ _JPEG: dict[str, Any] = {"content": {"image/jpeg": {"schema": {"type": "string",
 
 def item_routes(service: Service, changing: Changing) -> APIRouter:
     """The router."""
-    router = APIRouter(prefix="/v1", tags=_TAGS)
+    router = APIRouter(prefix="/v1", tags=_TAGS, dependencies=[Depends(no_parameter_twice)])
 
     @router.get(
         "/items",
@@ -38,13 +39,13 @@ def item_routes(service: Service, changing: Changing) -> APIRouter:
     async def list_items(
         request: Request,
         filter: Annotated[FilterText, Query()] = None,
-        limit: Annotated[int, Query(ge=1, le=500, description="How many items a page has.")] = 50,
+        limit: Annotated[int, Query(ge=1, le=500, description="How many items a page has."), InDigits] = 50,
         after: Annotated[str | None, Query(max_length=1024, description="`next` of the page before.")] = None,
         order: Annotated[
             Literal["id", "spread"],
             Query(description="By their ids, or spread: fixed as well, with a bit of everything on each page."),
         ] = "id",
-        version: Annotated[Version, Query()] = None,
+        version: Annotated[QueryVersion, Query()] = None,
     ) -> Response:
         """The items, page by page, in a fixed order."""
 
@@ -62,7 +63,7 @@ def item_routes(service: Service, changing: Changing) -> APIRouter:
         response_model=Item,
         responses=problems(400, 404),
     )
-    async def get_item(request: Request, id: ItemPath, version: Annotated[Version, Query()] = None) -> Response:
+    async def get_item(request: Request, id: ItemPath, version: Annotated[QueryVersion, Query()] = None) -> Response:
         """One item with its fields."""
 
         def work(held: HeldVersion) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def item_routes(service: Service, changing: Changing) -> APIRouter:
         response_class=Response,
         responses={200: _JPEG, 304: {"description": "The picture is as it was."}, **problems(400, 404)},
     )
-    async def get_thumbnail(request: Request, id: ItemPath, version: Annotated[Version, Query()] = None) -> Response:
+    async def get_thumbnail(request: Request, id: ItemPath, version: Annotated[QueryVersion, Query()] = None) -> Response:
         """The small picture of an item, if the bundle has pictures."""
 
         def work(held: HeldVersion) -> bytes:

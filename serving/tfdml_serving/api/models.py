@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from tfdml_serving.settings import LARGEST_K
 
 FieldValue = StrictStr | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
 
+_DIGITS = re.compile(r"-?(0|[1-9][0-9]*)")
+
+
+def _whole(value: Any) -> Any:
+    """What JSON Schema calls an integer, and pydantic alone does not insist on: no text and no boolean; 3.0 is one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+def _in_digits(value: Any) -> Any:
+    """How a query or a path writes an integer; pydantic alone takes `+5`, `5.0`, `1_0` and blanks around it as well."""
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "Input should be a valid integer, in digits")
+    return value
+
+
+InJson = BeforeValidator(_whole)
+InDigits = BeforeValidator(_in_digits)
+
 ItemId = Annotated[str, Field(min_length=1, max_length=1024, description="An item's id.", examples=["mugs/blue-1"])]
-K = Annotated[int, Field(ge=1, le=LARGEST_K, description="How many items.")]
+_K = Annotated[int, Field(ge=1, le=LARGEST_K, description="How many items.")]
+K = Annotated[_K, InJson]
+QueryK = Annotated[_K, InDigits]
 FilterText = Annotated[
     str | None,
     Field(
@@ -23,8 +58,10 @@ FilterText = Annotated[
         examples=["category = milk and price < 2.5"],
     ),
 ]
-Version = Annotated[int | None, Field(ge=0, le=2**63 - 1, description="A version that is held; the current one if left out.")]
-Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+_Version = Annotated[int | None, Field(ge=0, le=2**63 - 1, description="A version that is held; the current one if left out.")]
+Version = Annotated[_Version, InJson]
+QueryVersion = Annotated[_Version, InDigits]
+Number = Annotated[float, Strict(), Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 Embedding = Annotated[
     list[Number],
     Field(
@@ -55,7 +92,7 @@ class SearchByItem(Request):
     k: K = 10
     filter: FilterText = None
     version: Version = None
-    include_self: bool = Field(default=False, description="Whether the item itself may be among its neighbours.")
+    include_self: StrictBool = Field(default=False, description="Whether the item itself may be among its neighbours.")
 
 
 class SearchByEmbedding(Request):

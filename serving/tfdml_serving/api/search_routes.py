@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tfdml_serving.api.bodies import MULTIPART
 from tfdml_serving.api.calls import call_of
@@ -13,13 +13,14 @@ from tfdml_serving.api.documents import problems
 from tfdml_serving.api.models import (
     BatchAnswer,
     FilterText,
-    K,
+    QueryK,
+    QueryVersion,
     SearchAnswer,
     SearchBatch,
     SearchByEmbedding,
     SearchByItem,
-    Version,
 )
+from tfdml_serving.api.parameters import no_parameter_twice
 from tfdml_serving.api.search_calls import SearchCalls
 from tfdml_serving.images import TYPES
 
@@ -43,7 +44,7 @@ _TAGS: list[Any] = ["search"]
 
 def search_routes(calls: SearchCalls) -> APIRouter:
     """The router."""
-    router = APIRouter(prefix="/v1/search", tags=_TAGS)
+    router = APIRouter(prefix="/v1/search", tags=_TAGS, dependencies=[Depends(no_parameter_twice)])
 
     @router.post(
         "/image",
@@ -55,9 +56,9 @@ def search_routes(calls: SearchCalls) -> APIRouter:
     )
     async def by_image(
         request: Request,
-        k: Annotated[K, Query()] = DEFAULT_K,
+        k: Annotated[QueryK, Query()] = DEFAULT_K,
         filter: Annotated[FilterText, Query()] = None,
-        version: Annotated[Version, Query()] = None,
+        version: Annotated[QueryVersion, Query()] = None,
     ) -> Response:
         """The items that look most like a picture."""
         return await calls.by_image(call_of(request.scope), k, filter, version)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from tfdml_serving.api.answers import json_answer
 from tfdml_serving.api.documents import problems
 from tfdml_serving.api.item_routes import check_writable
-from tfdml_serving.api.models import Versions
+from tfdml_serving.api.models import InDigits, Versions
 from tfdml_serving.api.service import Service
 
 _TAGS: list[Any] = ["versions"]
@@ -33,7 +33,7 @@ def version_routes(service: Service) -> APIRouter:
         responses=problems(400, 403, 404, 409),
     )
     async def activate(
-        request: Request, version: Annotated[int, Path(ge=0, le=2**63 - 1, description="The version.")]
+        request: Request, version: Annotated[int, Path(ge=0, le=2**63 - 1, description="The version."), InDigits]
     ) -> Response:
         """Goes to a version and stays with it, whatever is published, until the pin is removed: a roll-back."""
         check_writable(request, service)
