@@ -30,9 +30,18 @@ from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402,
 ONE_STACK_ROOMS = (TESTS / "index", TESTS / "serving")
 
 
+def same_on_both_stacks(item: pytest.Item) -> bool:
+    if isinstance(item, pytest.DoctestItem) or any(room in item.path.parents for room in ONE_STACK_ROOMS):
+        return True
+    if "xla" in item.name:  # it compiles what both stacks trace alike, and takes seconds each time
+        return True
+    # Samplers draw integers with no Keras; that every version draws the same is asked of both.
+    return item.path.parent == TESTS / "samplers" and not hasattr(item.module, "keras") and "every_version" not in item.name
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is the same on both stacks. What takes long begins first, so that no core is idle at the end."""
     for item in items:
-        if isinstance(item, pytest.DoctestItem) or any(room in item.path.parents for room in ONE_STACK_ROOMS):
+        if same_on_both_stacks(item):
             item.add_marker("one_stack")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

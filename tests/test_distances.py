@@ -77,7 +77,7 @@ def test_second_derivatives_equal_differences_of_the_first(metric, function):
     np.testing.assert_allclose(gradient_of(slope, x), oracles.numeric_gradient(numeric, x), atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_duplicates_and_zeros_are_exact_and_have_zero_gradient(metric, jit):
     # Many of them: parts of a matrix product are computed by different kernels.

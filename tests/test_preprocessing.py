@@ -61,6 +61,16 @@ def test_odd_shapes(fit, shape):
     assert result.max() == 77
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_an_image_that_has_the_size_is_left_as_it_is(fit):
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    preprocessing = ImagePreprocessing(size=(32, 48), resize=(40, 56), fit=fit)
+    load = tf.function(preprocessing, input_signature=[tf.TensorSpec([], tf.string)])
+    np.testing.assert_array_equal(load(file_of(image)), image[4:36, 4:52])
+    # What comes in between makes no difference either: this is the operation that was left out.
+    np.testing.assert_array_equal(tf.image.resize(image, (40, 56), antialias=True), image)
+
+
 def test_a_flat_image_keeps_its_value_and_grey_is_the_luma():
     grey = np.full((40, 40, 3), 129, np.uint8)
     assert (ImagePreprocessing(size=16)(file_of(grey)).numpy() == 129).all()

@@ -94,16 +94,20 @@ class ImagePreprocessing:
         """`image`: `[height, width, channels]`, 0 to 255. Returns `uint8` of this object's `shape`."""
         resize_height, resize_width = _pair("resize", self.resize)
         height, width, channels = self.shape
-        if self.fit == "crop":
-            image = _crop_to_aspect(image, resize_height, resize_width)
-        if self.fit == "pad":
-            image = _resize_and_pad(image, resize_height, resize_width)
-        else:
-            image = tf.image.resize(image, (resize_height, resize_width), antialias=True)
+        # Resizing takes many times as long as decoding, and leaves an image alone that has the size: shards hold only such.
+        there = tf.reduce_all(tf.equal(tf.shape(image)[:2], [resize_height, resize_width]))
+        image = tf.cond(there, lambda: tf.cast(image, tf.float32), lambda: self._resized(image, resize_height, resize_width))
         top, left = (resize_height - height) // 2, (resize_width - width) // 2
         image = image[top : top + height, left : left + width]
         image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
         return tf.ensure_shape(image, [height, width, channels])
+
+    def _resized(self, image: tf.Tensor, height: int, width: int) -> tf.Tensor:
+        if self.fit == "pad":
+            return _resize_and_pad(image, height, width)
+        if self.fit == "crop":
+            image = _crop_to_aspect(image, height, width)
+        return tf.image.resize(image, (height, width), antialias=True)
 
     def get_config(self) -> dict[str, Any]:
         """A dictionary that JSON can hold; `from_config` reads it back."""

@@ -306,7 +306,7 @@ def test_really_full_disks_of_every_size(tmp_path):
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("needs root, to mount a small tmpfs")
     outcomes = []
-    for pages in (2, 4, 8, 16, 24, 32, 40, 48, 64, 256):
+    for pages in (2, 8, 16, 32, 48, 64, 256):
         disk = tmp_path / str(pages)
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", str(disk)], check=False).returncode:

@@ -73,7 +73,7 @@ def test_evaluate_takes_the_unseen_classes_unless_asked_for_all(shop, run, tmp_p
 
 
 def test_verify_says_what_it_checked(bundle):
-    output = call("verify", bundle)
+    output = call("verify", bundle, "--deep")
     assert "SHA-256" in output
     assert "in order" in output
 
@@ -211,9 +211,7 @@ def test_each_command_works_in_a_process_of_its_own(shop, tmp_path):
     image = next(shop.glob("*/*.png"))
     picture = tmp_path / "[/odd] name.png"
     run("train", shop, "--out", tmp_path / "run", "--image-size", SIZE, "--steps", 2, "--classes", 2, "--test", 0.25)
-    assert "unseen classes" in run("evaluate", tmp_path / "run", shop)
     run("export", tmp_path / "run", shop, "--to", tmp_path / "products")
-    assert "in order" in run("verify", tmp_path / "products", "--deep")
     assert "[/odd] name.png" in run("search", tmp_path / "products", image, "--picture", picture).replace("\n", "")
     assert picture.is_file()
 

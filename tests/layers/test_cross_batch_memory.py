@@ -132,7 +132,7 @@ def test_before_the_start_nothing_is_kept():
     assert seen == [0, 0, 6]
 
 
-@pytest.mark.parametrize("jit", [None, True])
+@pytest.mark.parametrize("jit", [None, True], ids=["graph", "xla"])
 def test_in_a_graph(jit):
     results = []
     for compiled in (False, True):
@@ -190,7 +190,7 @@ def images_and_labels():
     return np.clip(colours + rng.integers(-40, 40, (32, 8, 8, 3)), 0, 255).astype(np.uint8), labels
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_one_line_in_an_embedding_model(jit, tmp_path):
     keras.utils.set_random_seed(0)
     images, labels = images_and_labels()

@@ -166,7 +166,7 @@ def test_labels_are_exact(make):
 
 
 @these_losses("contrastive", "semi-hard")
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_labels_are_exact_through_fit(make, jit):
     x = batch(16)[1]
     y = np.arange(16, dtype=np.int64) // 2

@@ -76,7 +76,7 @@ def test_graph_and_xla_give_the_same(loss):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_through_fit(jit):
     model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2)])
     model.compile(keras.optimizers.SGD(0.0), loss=TripletLoss(0.4, "all"), jit_compile=jit)

@@ -74,8 +74,8 @@ def test_between_it_is_the_loss(name):
 
 
 @some_losses
-@pytest.mark.parametrize("compiled", [None, True])
-def test_graph_of_unknown_size_and_xla(name, compiled):
+@pytest.mark.parametrize("compiled", [False, True], ids=["graph", "xla"])
+def test_in_a_graph_of_unknown_size_and_compiled(name, compiled):
     labels, x = random_batch(b=13, d=4)
     loss = LOSSES[name]
     expected = value_and_gradients(lambda x: loss.call(labels, x), x)

@@ -38,7 +38,7 @@ def test_forms_of_labels():
     np.testing.assert_array_equal(crossed, NTXentLoss(0.3).between(y, x[:, 0], y[::-1], x[:, 1]))
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_two_networks_learn_through_fit(jit, tmp_path):
     # The references are a fixed turn of the queries, which the second tower must undo.
     keras.utils.set_random_seed(0)

@@ -71,6 +71,7 @@ def test_each_phase_moves_its_own_player_and_begins_at_its_step(images):
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_phases_change_in_the_middle_of_an_epoch(images):
     model = made(pretrain_steps=3, generator_steps=2)
     data = tf.data.Dataset.from_tensors((images, LABELS)).repeat()
@@ -100,6 +101,7 @@ def test_steps_per_execution(images):
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_regularisers_count():
     def model(l2):
         keras.utils.set_random_seed(0)
@@ -118,8 +120,12 @@ def test_regularisers_count():
 
 @pytest.mark.parametrize(
     "loss",
-    [TripletLoss(0.3), ContrastiveLoss(0.8), LiftedStructureLoss(1.0), NPairLoss(l2=0.01)],
-    ids=["triplet", "contrastive", "lifted", "n-pair"],
+    [
+        pytest.param(TripletLoss(0.3), id="triplet"),
+        pytest.param(ContrastiveLoss(0.8), id="contrastive", marks=pytest.mark.one_stack),
+        pytest.param(LiftedStructureLoss(1.0), id="lifted", marks=pytest.mark.one_stack),
+        pytest.param(NPairLoss(l2=0.01), id="n-pair"),
+    ],
 )
 @pytest.mark.slow
 def test_it_learns_over_every_loss(images, loss):
@@ -131,6 +137,7 @@ def test_it_learns_over_every_loss(images, loss):
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_the_generator_learns_to_make_negatives_hard(images):
     model = made(pretrain_steps=0, generator_steps=60, rate=1e-2, regular_weight=1.0)
     history = fit(model, images, 60)
@@ -216,7 +223,7 @@ def test_fit_with_xla_gives_the_same(images):
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=2e-2, atol=2e-3)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.one_stack)])
 @pytest.mark.slow
 def test_fit_in_mixed_precision(images, policy, tmp_path):
     before = keras.mixed_precision.global_policy() if hasattr(keras.mixed_precision, "global_policy") else "float32"
@@ -248,6 +255,7 @@ def test_a_feature_that_is_not_a_number_is_not_hidden(images):
 
 @pytest.mark.parametrize("labels", [np.zeros(16, int), np.arange(16)], ids=["one class", "all different"])
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_batches_without_triplets_teach_nothing(images, labels):
     model = made(pretrain_steps=0, generator_steps=0)
     before = copies(model.encoder), copies(model.generator)

@@ -138,7 +138,7 @@ def test_fit_with_xla(images):
     assert int(model.head.step) == 2
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.one_stack)])
 def test_fit_in_mixed_precision(images, policy):
     before = keras.mixed_precision.global_policy() if hasattr(keras.mixed_precision, "global_policy") else "float32"
     keras.mixed_precision.set_global_policy(policy)
