@@ -47,6 +47,7 @@ from _serving_processes import (
     service,
     wait_ready,
 )
+from uvloop import run
 
 PARTS = ("latency", "overload", "cold", "changes")
 CALLERS = 16
@@ -73,7 +74,7 @@ def main() -> None:
                 if "latency" in arguments.parts:
                     figures |= measure(path, url, arguments.rounds)
                 if "overload" in arguments.parts:
-                    figures["overload"] = asyncio.run(overload(url))
+                    figures["overload"] = run(overload(url))
         if {"cold", "changes"} & set(arguments.parts):
             path = make_bundle(folder / "large" / "products" / "1", arguments.large)
             with model_server() as address:
@@ -83,7 +84,7 @@ def main() -> None:
                     living = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "living.sqlite"
                     options = ("--tf-serving", address, "--living", str(living), "--writable")
                     with service(path.parent, *options) as (url, _):
-                        figures["changes"] = {"items": arguments.large, **asyncio.run(changes(url, path, arguments.adds))}
+                        figures["changes"] = {"items": arguments.large, **run(changes(url, path, arguments.adds))}
     print(json.dumps(figures, indent=2))
     if arguments.json:
         known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
@@ -100,15 +101,15 @@ def measure(path: Path, url: str, rounds: int) -> Figures:
     photographs = [by_photograph()]
     with bare_process(path) as ask:
         ask("alone 20")
-        asyncio.run(load(url, 1, photographs, requests=20))
+        run(load(url, 1, photographs, requests=20))
         for _ in range(rounds):
             alone["bare"] += ask("alone 60")["seconds"]
-            alone["service"] += asyncio.run(load(url, 1, photographs, requests=60)).seconds
+            alone["service"] += run(load(url, 1, photographs, requests=60)).seconds
         threads = max((1, 2, 4), key=lambda count: ask(f"together {count} 2")["rate"])
-        asyncio.run(load(url, CALLERS, photographs, seconds=1.0))
+        run(load(url, CALLERS, photographs, seconds=1.0))
         for _ in range(rounds):
             rates["bare"].append(ask(f"together {threads} 2")["rate"])
-            rates["service"].append(asyncio.run(load(url, CALLERS, photographs, seconds=2.0)).rate)
+            rates["service"].append(run(load(url, CALLERS, photographs, seconds=2.0)).rate)
     quantiles = {name: (milliseconds(values, 50), milliseconds(values, 99)) for name, values in alone.items()}
     return {
         "rounds": rounds,
@@ -155,10 +156,10 @@ def cold_start(path: Path, address: str) -> Figures:
             listening = time.perf_counter() - began
             wait_ready(url, 120)
             ready = time.perf_counter() - began
-            first = asyncio.run(load(url, 1, [by_item("item-17")], requests=1))
+            first = run(load(url, 1, [by_item("item-17")], requests=1))
             answered = time.perf_counter() - began
             assert first.statuses[200] == 1
-            asyncio.run(load(url, 4, [by_item(f"item-{number}") for number in range(400)], requests=400))
+            run(load(url, 4, [by_item(f"item-{number}") for number in range(400)], requests=400))
             runs.append(
                 {
                     "listening_s": round(listening, 2),

@@ -22,6 +22,7 @@ from tfdml_serving.engine.held import HeldVersion
 from tfdml_serving.engine.listing import ORDERS
 from tfdml_serving.errors import BadRequest, UnknownItem
 from tfdml_serving.living import LivingCatalogue
+from tfdml_serving.living.delta import Delta, Row
 
 from tfdml.bundle import BundleError, FoldedRecord
 
@@ -309,3 +310,22 @@ def test_only_what_is_not_folded_in_is_followed(tmp_path, living):
         assert after.items == 41
     with pytest.raises(BundleError, match="has forgotten its changes up to 3, and this version has them only up to 0"):
         HeldVersion.open(old, living)
+
+
+def test_a_bound_leaves_out_nothing_within_it():
+    rng = np.random.default_rng(0)
+    delta = Delta(8)
+    vectors = rng.normal(size=(300, 8)).astype(np.float32)
+    for number, vector in enumerate(vectors):
+        delta.append(Row({"id": str(number)}, -1, False, False), vector)
+    for number in range(0, 300, 7):
+        delta.strike(number)
+    for query in 100 * rng.normal(size=(5, 8)).astype(np.float32):
+        squares = [sum((float(a) - float(b)) ** 2 for a, b in zip(query, vector, strict=True)) for vector in vectors]
+        alive = sorted((square, place) for place, square in enumerate(squares) if place % 7)
+        for rank, k in ((0, 10), (3, 10), (40, 10), (250, 300)):
+            places, _ = delta.search(query, k, bound=alive[rank][0] * (1 + 1e-12))
+            within = {place for _, place in alive[: min(rank + 1, k)]}
+            assert within <= set(places.tolist()) <= {place for _, place in alive}
+            assert len(places) <= len(within) + 5
+        assert not len(delta.search(query, 10, bound=alive[0][0] / 2)[0])

@@ -88,16 +88,20 @@ class Joined:
 
     def merged(self, query: Floats, k: int, where: Filter | None, numbers: Integers, squares: Doubles) -> list[Chosen]:
         """The k nearest of what was found in the bundle and of the living items, nearest first."""
-        delta = self.delta
-        mask = None if where is None else self._mask(where)
-        places, living = delta.search(query, k, None if mask is None else lambda count: mask.until(delta, count))
-        # Replaced while the bundle was searched: the living item is there already.
+        # The flags first: what moved to the living items before is found there, and what moves after is taken for the latter.
         usable = ~self._base.gone[numbers]
         order = np.lexsort((numbers[usable], squares[usable]))[:k]
+        numbers, squares = numbers[usable][order], squares[usable][order]
         found = [
             Chosen(squared, IN_BUNDLE, number, _NO_ROW)
-            for squared, number in zip(squares[usable][order].tolist(), numbers[usable][order].tolist(), strict=True)
+            for squared, number in zip(squares.tolist(), numbers.tolist(), strict=True)
         ]
+        delta = self.delta
+        mask = None if where is None else self._mask(where)
+        selected = None if mask is None else lambda count: mask.until(delta, count)
+        places, living = delta.search(query, k, selected, found[-1].squared if len(found) == k else np.inf)
+        if not len(places):
+            return found
         latest: dict[str, Chosen] = {}
         for place, squared in sorted(zip(places.tolist(), living.tolist(), strict=True)):
             row = delta.rows[place]

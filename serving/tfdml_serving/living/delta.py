@@ -85,7 +85,9 @@ class Delta:
         """Places of the rows that are not struck out, among the first `count`."""
         return np.flatnonzero(self._flags("alive", len(self) if count is None else count))
 
-    def search(self, query: Floats, k: int, selected: Selection | None = None) -> tuple[Integers, Doubles]:
+    def search(
+        self, query: Floats, k: int, selected: Selection | None = None, bound: float = np.inf
+    ) -> tuple[Integers, Doubles]:
         """The k nearest rows, or as many as there are: their places and squared distances, in no order, k or a few more.
 
         An item whose state changes meanwhile may be there with both; whoever merges takes the later row.
@@ -94,6 +96,7 @@ class Delta:
             query: `[D]`.
             k: how many.
             selected: says of the first so many rows which may be found; None for all.
+            bound: rows whose squared distance is larger need not be found.
         """
         scores = np.zeros(0, np.float32)
         # A row that was struck out while it was compared has a successor, which was appended before: look again.
@@ -102,7 +105,12 @@ class Delta:
             if selected is not None:
                 more[~selected(count)[len(scores) :]] = np.inf
             scores = np.concatenate([scores, more])
-        found = candidates(scores, k, product_error(self._longest, query)) if len(scores) else np.zeros(0, np.int64)
+        error = product_error(self._longest, query)
+        # |v - q|^2 / 2 is the score and |q|^2 / 2.
+        most = (bound - float(np.dot(query.astype(np.float64), query.astype(np.float64)))) / 2
+        found = np.flatnonzero(scores <= most + error + 2.0**-22 * abs(most)) if bound < np.inf else np.arange(len(scores))
+        if len(found):
+            found = found[candidates(scores[found], k, error)]
         return found, squared_distances(self._vectors(found), query)
 
     def _scores(self, query: Floats, start: int, end: int) -> Floats:
