@@ -76,29 +76,46 @@ class Service:
         Work that has begun is not broken off when its time is up: what runs in a thread could not be, and its place is free
         again only when it has ended.
         """
+        loop = asyncio.get_running_loop()
+        # Told by the task itself: to wait for its end, as asyncio.wait does, takes another turn of the event loop.
+        answer: asyncio.Future[T] = loop.create_future()
         begun = False
 
-        async def turn() -> T:
+        async def turn() -> None:
             nonlocal begun
-            asked = time.perf_counter()
-            await self.admission.enter(weight, call.deadline)
-            began = time.perf_counter()
-            begun = True
-            self.metrics.stages["wait"].observe(began - asked)
             try:
-                return await work()
-            finally:
-                self.admission.leave(weight, time.perf_counter() - began)
+                asked = time.perf_counter()
+                await self.admission.enter(weight, call.deadline)
+                began = time.perf_counter()
+                begun = True
+                self.metrics.stages["wait"].observe(began - asked)
+                try:
+                    result = await work()
+                finally:
+                    self.admission.leave(weight, time.perf_counter() - began)
+            except Exception as error:
+                if answer.done():
+                    raise
+                answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(result)
+
+        def give_up() -> None:
+            if not answer.done():
+                answer.set_exception(
+                    DeadlineExceeded(f"No answer within {self.settings.deadline:g} seconds. Ask again in a moment.")
+                )
+                task.add_done_callback(_look_at)
+                if not begun:
+                    task.cancel()
 
         task = asyncio.create_task(turn())
-        seconds = call.deadline - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait((task,), timeout=max(0.0, seconds))
-        if done:
-            return task.result()
-        if not begun:
-            task.cancel()
-        task.add_done_callback(_look_at)
-        raise DeadlineExceeded(f"No answer within {self.settings.deadline:g} seconds. Ask again in a moment.")
+        timer = loop.call_at(call.deadline, give_up)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
 
     async def in_current(self, version: int | None, work: Callable[[HeldVersion], Awaitable[T]]) -> T:
         """`work` with one version held open until it is done.
