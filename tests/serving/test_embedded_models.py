@@ -76,6 +76,41 @@ def test_what_waits_is_one_batch():
     run(test)
 
 
+def test_a_lone_request_goes_on_in_the_models_thread_and_holds_up_nobody():
+    async def test():
+        model = Gated()
+        embedder = await started(model)
+        places = []
+
+        def then(found, valid):
+            places.append(threading.current_thread().name)
+            if not valid[0]:
+                raise LookupError("nothing to look for")
+            return found[0].tolist()
+
+        _, valid, more = await embedder.embed_then([picture(3)], 1, then)
+        assert (valid.tolist(), more) == ([True], vectors(1)[3].tolist())
+        with pytest.raises(LookupError, match="nothing to look for"):
+            await embedder.embed_then([b"none"], 1, then)
+        assert len(places) == 2
+        assert all(place.startswith("tfdml-embed") for place in places)
+
+        model.batches.clear()
+        model.go.clear()
+        first = asyncio.create_task(embedder.embed_then([picture(0)], 1, then))
+        await until_waiting(model)
+        others = [asyncio.create_task(embedder.embed_then([picture(n)], 1, then)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        model.go.set()
+        for number, (found, _, more) in enumerate(await asyncio.gather(first, *others)):
+            np.testing.assert_array_equal(found[0], vectors(1)[number])
+            assert more is None  # the first had others behind it, and they were two
+        assert len(places) == 2
+        await embedder.aclose()
+
+    run(test)
+
+
 def test_one_that_breaks_the_model_fails_alone():
     async def test():
         model = Gated()

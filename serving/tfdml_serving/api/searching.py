@@ -37,6 +37,8 @@ class Searching:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        # Models in this process: a lone request is searched for in the thread that embedded it.
+        self._here = getattr(service.embedder, "embed_then", None)
         settings = service.settings
         self.limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_frames)
 
@@ -48,10 +50,15 @@ class Searching:
 
         async def work(held: HeldVersion) -> Answer:
             condition = parsed(where, held)
-            embeddings, valid = await self.embed([data], held)
+
+            def search(embeddings: Floats, valid: npt.NDArray[np.bool_]) -> list[list[Found]]:
+                return held.search(embeddings, k, condition) if valid[0] else []
+
+            embeddings, valid, found = await self._embed_then([data], held, search)
             if not valid[0]:
                 raise Undecodable("image: cannot be decoded. Send a whole JPEG, PNG, BMP or GIF file.")
-            found = await self._search(held, embeddings, k, condition)
+            if found is None:
+                found = await self._search(held, embeddings, k, condition)
             return self._answer(held, found[0], version)
 
         return await self._timed(call, header.pixels, version, work)
@@ -140,14 +147,32 @@ class Searching:
 
     async def embed(self, files: Sequence[bytes], held: HeldVersion) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Embeddings by the model of a version, and which files could be decoded."""
-        began = time.perf_counter()
+        embeddings, valid, _ = await self._embed_then(files, held, None)
+        return embeddings, valid
+
+    async def _embed_then(self, files: Sequence[bytes], held: HeldVersion, search: Any) -> tuple[Floats, Any, Any]:
+        """Embeddings, which files could be decoded, and what a search by them found if the models' thread had time for it."""
+        began, searching, stages = time.perf_counter(), 0.0, self._service.metrics.stages
+
+        def searched(embeddings: Floats, valid: npt.NDArray[np.bool_]) -> Any:
+            nonlocal searching
+            start = time.perf_counter()
+            try:
+                return search(embeddings, valid)
+            finally:
+                searching = time.perf_counter() - start
+                stages["search"].observe(searching)
+
         try:
-            return await self._service.embedder.embed(files, held.version)
+            if search is None or self._here is None:
+                return *await self._service.embedder.embed(files, held.version), None
+            found: tuple[Floats, Any, Any] = await self._here(files, held.version, searched)
+            return found
         except EmbedderUnavailable:
             self._service.metrics.embedder_failures.inc()
             raise
         finally:
-            self._service.metrics.stages["embed"].observe(time.perf_counter() - began)
+            stages["embed"].observe(time.perf_counter() - began - searching)
 
     async def _search(self, held: HeldVersion, embeddings: Floats, k: int, where: Filter | None) -> list[list[Found]]:
         return await self._staged(lambda: held.search(embeddings, k, where))

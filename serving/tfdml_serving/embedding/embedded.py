@@ -84,11 +84,18 @@ class EmbeddedModels:
 
     async def embed(self, files: Sequence[bytes], version: int) -> tuple[Floats, Booleans]:
         """See `ImageEmbedder`."""
+        embeddings, valid, _ = await self.embed_then(files, version, None)
+        return embeddings, valid
+
+    async def embed_then(
+        self, files: Sequence[bytes], version: int, then: Callable[[Floats, Booleans], Any] | None
+    ) -> tuple[Floats, Booleans, Any]:
+        """As `embed`, and what `then` makes of it in the thread of the models, if nobody waits for that; otherwise None."""
         batcher = self._batchers.get(version)
         if batcher is None:
             raise EmbedderUnavailable(f"the model of version {version} is not loaded; loaded are {sorted(self._batchers)}")
         try:
-            return await batcher.submit(files, self._deadline)
+            return await batcher.submit(files, self._deadline, then)
         except TimeoutError:
             raise EmbedderUnavailable(f"the model of version {version} did not answer within {self._deadline:g} s") from None
 

@@ -13,12 +13,14 @@ from tfdml_serving.embedding.base import Booleans, Floats
 from tfdml_serving.errors import Overloaded
 
 Run = Callable[[list[bytes]], tuple[Floats, Booleans]]
+Then = Callable[[Floats, Booleans], Any]
 
 
 @dataclasses.dataclass
 class _Waiting:
     files: list[bytes]
-    outcome: asyncio.Future[tuple[Floats, Booleans]]
+    outcome: asyncio.Future[tuple[Floats, Booleans, Any]]
+    then: Then | None
 
 
 class MicroBatcher:
@@ -46,12 +48,16 @@ class MicroBatcher:
         self._count = 0
         self._busy = False
 
-    async def submit(self, files: Sequence[bytes], seconds: float | None = None) -> tuple[Floats, Booleans]:
-        """The outcome of `run` for these files.
+    async def submit(
+        self, files: Sequence[bytes], seconds: float | None = None, then: Then | None = None
+    ) -> tuple[Floats, Booleans, Any]:
+        """The outcome of `run` for these files, and what `then` made of it; None if it was not called.
 
         Args:
             files: image files.
             seconds: how long it is waited for; None for as long as it takes.
+            then: called with the outcome where it was made, unless others wait for that thread: a lone request is spared the
+                way to another one.
 
         Raises:
             Overloaded: if too many wait.
@@ -60,7 +66,7 @@ class MicroBatcher:
         if self._count + len(files) > self._queue and self._waiting:
             raise Overloaded(f"{self._count} images wait for the model already", retry_after=1.0)
         loop = asyncio.get_running_loop()
-        request = _Waiting(list(files), loop.create_future())
+        request = _Waiting(list(files), loop.create_future(), then)
         self._waiting.append(request)
         self._count += len(files)
         if not self._busy:
@@ -113,7 +119,10 @@ class MicroBatcher:
         """In the executor's thread."""
         outcome: Any
         try:
-            outcome = self._run(files)
+            embeddings, valid = self._run(files)
+            then = batch[0].then
+            lone = then is not None and len(batch) == 1 and not self._waiting and not batch[0].outcome.done()
+            outcome = embeddings, valid, then(embeddings, valid) if lone and then is not None else None
         except BaseException as error:  # whatever it is, somebody waits for it
             outcome = error
         loop.call_soon_threadsafe(self._end, loop, batch, outcome)
@@ -121,12 +130,12 @@ class MicroBatcher:
     def _end(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], outcome: Any) -> None:
         self._running = []
         if not isinstance(outcome, BaseException):
-            embeddings, valid = outcome
+            embeddings, valid, more = outcome
             start = 0
             for request in batch:
                 stop = start + len(request.files)
                 if not request.outcome.done():
-                    request.outcome.set_result((embeddings[start:stop], valid[start:stop]))
+                    request.outcome.set_result((embeddings[start:stop], valid[start:stop], more))
                 start = stop
         elif len(batch) > 1:
             self._alone.extend(batch)
