@@ -62,7 +62,7 @@ def serve(
     """
     check_installed(embedded=tf_serving is None and grpc is None)
     from tfdml_serving.api.logs import set_up_log
-    from tfdml_serving.api.server import run
+    from tfdml_serving.api.server import check_address, run
     from tfdml_serving.settings import Settings
 
     from tfdml.bundle.layout import resolve
@@ -91,6 +91,7 @@ def serve(
         page=page,
         log_level=log_level,
     )
+    check_address(host, port)
     set_up_log(log_level)
     if settings.embedded:
         load_tensorflow()

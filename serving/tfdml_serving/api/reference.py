@@ -50,6 +50,8 @@ def reference_page(document: dict[str, Any]) -> str:
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>{escape(document['info']['title'])}</title>",
+        # Without one a browser asks for /favicon.ico.
+        '<link rel="icon" href="static/icon.svg" type="image/svg+xml">',
         '<link rel="stylesheet" href="static/reference.css"></head><body>',
         f"<h1>{escape(document['info']['title'])}</h1>",
         *(f"<p>{_words(text)}</p>" for text in document["info"]["description"].split("\n\n")),

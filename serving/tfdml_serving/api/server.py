@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import sys
@@ -56,6 +57,30 @@ def make_server(settings: Settings, app: FastAPI | None = None, listening: Calla
     }
     config = uvicorn.Config(app or create_app(settings), host=settings.host, port=settings.port, **options)
     return Server(config, listening)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises a ValueError that says what to do if nothing can listen there: told at once, and not when a model is loaded.
+
+    Example:
+        >>> with socket.create_server(("127.0.0.1", 0)) as other:
+        ...     check_address("127.0.0.1", other.getsockname()[1])
+        Traceback (most recent call last):
+        ValueError: port=...: another program listens on 127.0.0.1:... already. Stop it, or give another --port.
+    """
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            problem = f"port={port}: another program listens on {host}:{port} already. Stop it, or give another --port."
+        elif error.errno == errno.EACCES:
+            problem = f"port={port}: only the system's administrator may listen there. Give a --port of 1024 or more."
+        else:
+            problem = f"host={host!r}: is no address of this machine ({error.strerror or error}). Give another --host."
+        raise ValueError(problem) from error
 
 
 def run(settings: Settings, listening: Callable[[str], None] | None = None) -> None:
