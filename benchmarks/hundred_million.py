@@ -171,7 +171,8 @@ def measure(count: int, args: argparse.Namespace) -> dict[str, Any]:
     row["warm"] = one_by_one(index, queries, true)
     width = index.spec.search_k
     row["widths"] = [
-        {"search_k": int(width * share), **one_by_one(index, queries, true, int(width * share))} for share in (0.25, 0.5, 2, 4)
+        {"search_k": int(width * share), **one_by_one(index, queries, true, int(width * share))}
+        for share in (0.25, 0.5, 0.75, 2, 4)
     ]
     begin = time.perf_counter()
     index.search(queries, 10)
