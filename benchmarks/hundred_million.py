@@ -1,7 +1,7 @@
 """One, ten and a hundred million clustered vectors through `FaissIndex`: built, searched, and compared with exact search.
 
     python benchmarks/hundred_million.py --folder BIG_DISK --json benchmarks/results/hundred_million.json
-    python benchmarks/hundred_million.py --folder BIG_DISK --counts 1000000                     # minutes
+    python benchmarks/hundred_million.py --counts 1000000                           # minutes, in a temporary folder
     python benchmarks/hundred_million.py --folder BIG_DISK --measure-only --json ...            # an index that was kept
     python benchmarks/hundred_million.py --draw benchmarks/results/hundred_million.json docs/hundred_million.png
 
@@ -19,6 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -201,7 +202,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
     parser.add_argument("--kind", default="ivf_pq")
     parser.add_argument("--stored", default="float16")
-    parser.add_argument("--folder", type=Path, help="where the indexes lie")
+    parser.add_argument("--folder", type=Path, help="where the indexes lie and are kept")
     parser.add_argument("--json", type=Path, help="also write the rows here, in place of those of the same settings")
     parser.add_argument("--measure-only", action="store_true", help="search the indexes that an earlier run has kept")
     parser.add_argument("--remove", action="store_true", help="remove each index when it has been measured")
@@ -212,19 +213,30 @@ def main() -> None:
         draw(json.loads(args.draw[0].read_text())["rows"], args.draw[1])
         return
     if args.folder is None:
-        parser.error("--folder: name a folder on a disk with room for the indexes.")
-    if args.stage:
+        with tempfile.TemporaryDirectory() as folder:
+            args.folder = Path(folder)
+            each_size(args)
+    elif args.stage:
         row = {"build": build, "measure": measure}[args.stage](args.counts[0], args)
         if args.stage == "measure":
             print(json.dumps(row))
-        return
+    else:
+        each_size(args)
+
+
+def each_size(args: argparse.Namespace) -> None:
+    print("| items | lists | recall@10 | p50, ms | p99, ms | build, s | processor, s | its memory, MB | file, GB |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for count in args.counts:
         command = [sys.executable, __file__, "--counts", str(count), "--folder", str(args.folder), "--kind", args.kind]
         command += ["--stored", args.stored, "--stage"]
         if not args.measure_only:
             subprocess.run([*command, "build"], check=True)
         row = json.loads(subprocess.run([*command, "measure"], check=True, stdout=subprocess.PIPE, text=True).stdout)
-        print(json.dumps({key: value for key, value in row.items() if key != "stages"}))
+        spec, warm = row["spec"], row["warm"]
+        cells = [f"{count:,}", spec["lists"], warm["recall_at_10"], warm["p50_ms"], warm["p99_ms"]]
+        cells += [row["build_s"], row["build_cpu_s"], row["build_peak_private_mb"], row["file_gb"]]
+        print("|", " | ".join(map(str, cells)), "|", flush=True)
         if args.json:
             save(args.json, row)
         if args.remove:

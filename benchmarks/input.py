@@ -1,7 +1,8 @@
 """Input off disk at scale: set-up, memory, images a second, how long a training step waits, and what augmentation costs.
 
-    python benchmarks/input.py --folder /tmp/shards --make        # once: 10,000,000 images of 1,000,000 classes, 17 GB
-    python benchmarks/input.py --folder /tmp/shards --json benchmarks/results/input.json
+    python benchmarks/input.py --folder SHARDS --make        # once: 10,000,000 images of 1,000,000 classes, 17 GB
+    python benchmarks/input.py --folder SHARDS --json benchmarks/results/input.json
+    python benchmarks/input.py --items 200000 --classes 20000      # makes them, measures, and removes them: minutes
 
 The images are 64 x 64 JPEGs out of a pool of 1,024 renderings, each item with an id of its own; neighbours in the files are of
 different classes. "Cold" means that the system was told to forget the files (`posix_fadvise`) before. A step is that of
@@ -16,6 +17,8 @@ import io
 import json
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +33,25 @@ PER_SHARD = 50_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where the shards are kept")
     parser.add_argument("--items", type=int, default=10_000_000)
     parser.add_argument("--classes", type=int, default=1_000_000)
     parser.add_argument("--make", action="store_true", help="write the shards and stop")
     parser.add_argument("--steps", type=int, default=150, help="of training, with and without input")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    if args.make:
+    if args.folder is None:
+        with tempfile.TemporaryDirectory() as folder:
+            args.folder = Path(folder)
+            make(args.folder, args.items, args.classes)
+            measure(args)
+    elif args.make:
         make(args.folder, args.items, args.classes)
-        return
+    else:
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
     found = {"machine": machine(), "batch": [P, K], **loading(args.folder), **training(args.folder, args.steps)}
     found["augmentation_us_an_image"] = augmentation()
     found["versions"] = {name: there for name in PACKAGES if (there := version(name))}
@@ -66,7 +78,7 @@ def make(folder: Path, items: int, classes: int) -> None:
     Manifest("tfrecord", total, there, "jpeg", ImagePreprocessing(SIZE), tuple(files), tuple(fields), "").write(folder)
     seconds = {"write_seconds": round(written - began, 1), "index_seconds": round(time.time() - written, 1)}
     (folder / "made.json").write_text(json.dumps(seconds))
-    print(seconds)
+    print(seconds, file=sys.stderr)
 
 
 def make_shard(task: tuple[Path, int, int, int]) -> int:

@@ -90,10 +90,17 @@ def _sizes(record: list[dict[str, Any]]) -> Iterator[Drawing]:
         yield f"The service: {unit}", "items", unit, {"service": [(row["items"], row[figure]) for row in record]}
 
 
+def _vectors(record: dict[str, Any]) -> Iterator[Drawing]:
+    rows = record["rows"]
+    yield "One query", "vectors", "milliseconds, p50", {"FaissIndex": [(row["count"], row["warm"]["p50_ms"]) for row in rows]}
+    yield "Build", "vectors", "processor seconds", {"FaissIndex": [(row["count"], row["build_cpu_s"]) for row in rows]}
+
+
 _DRAWINGS: dict[str, Callable[[Any], Iterator[Drawing]]] = {
     "losses": _steps("loss", ("semi-hard", "margin, distance-weighted", "multi-similarity")),
     "heads": _steps("head", ("ArcFace", "ASoftmax")),
     "scale": _scale,
     "evaluation": _evaluation,
+    "hundred_million": _vectors,
     "serving_sizes": _sizes,
 }
