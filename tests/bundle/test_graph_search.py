@@ -322,3 +322,13 @@ def test_the_recall_counts_as_a_person_would(metric):
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         plan_search(clustered(5), "euclidean", **options)
+
+
+def test_branches_that_one_query_seldom_takes_are_functions_of_their_own():
+    """Within the graph of one query every operation of them would cost time, though it does not run."""
+    gallery = built(clustered(300), method="ivf")
+    library = gallery._function.graph.as_graph_def().library.function
+    apart = [function for function in library if function.attr["_noinline"].b]
+    inside = {node.op for function in apart for node in function.node_def}
+    assert inside & {"While", "StatelessWhile"}, "the loop over queries"
+    assert sum(len(function.node_def) for function in apart) > 50

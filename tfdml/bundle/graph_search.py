@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfdml.bundle.graph_tables import Slices, Table, apart, ranges, variable
 from tfdml.bundle.search_plan import SearchPlan
 
 IDS = "ids"
@@ -46,19 +47,20 @@ class GallerySearch(tf.Module):
         super().__init__(name="gallery")
         self._metric, self._items, self._max_k = plan.metric, len(plan.rows), plan.max_k
         self._longest = float(np.sqrt(np.einsum("nd,nd->n", plan.rows, plan.rows, dtype=np.float64).max()))
-        lists = plan.lists
-        rows = plan.rows if lists is None else plan.rows[lists.order]
+        lists, self._is_cut = plan.lists, plan.lists is not None
         # Always by read_value: once a variable has itself been gathered from, every reading of it copies the whole.
-        self._rows = _variable(rows, "rows")
-        self._halves = _variable(_half_squares(rows), "half_squared_lengths")
-        self._ids = tf.Variable(tf.constant(list(ids), tf.string), trainable=False, name="ids")
-        self._fields = {name: _variable(column, f"field_{number}") for number, (name, column) in enumerate(fields.items())}
-        self._probes, self._few_up_to = plan.probes, plan.sample.at + 1
+        self._rows = Table(plan.rows if lists is None else plan.rows[lists.order], "rows")
+        # One value more, for the places that hold no hit.
+        self._ids = tf.Variable(tf.constant([*ids, ""], tf.string), trainable=False, name="ids")
+        self._fields = {
+            name: variable(np.append(column, np.zeros(1, column.dtype) if column.dtype != object else [""]), f"field_{number}")
+            for number, (name, column) in enumerate(fields.items())
+        }
+        self._no_square = 2 * NO_DISTANCE if plan.metric == "cosine" else NO_DISTANCE**2
+        self._probes, self._few_up_to = plan.probes or (0, 0), plan.sample.at + 1
         if lists is not None:
-            self._numbers = _variable(lists.order.astype(np.int32), "numbers")
-            self._offsets = _variable(lists.offsets.astype(np.int32), "offsets")
-            self._centres = _variable(lists.centres, "centres")
-            self._centre_halves = _variable(_half_squares(lists.centres), "half_squared_lengths_of_centres")
+            self._negative_numbers = variable(-lists.order.astype(np.int32), "negative_numbers")
+            self._lists = Slices(lists)
         # One function, which every signature calls: the graph is traced and written once.
         self._function = tf.function(
             self._search,
@@ -85,40 +87,40 @@ class GallerySearch(tf.Module):
         return self._function(embeddings, valid, k)
 
     def _search(self, embeddings: tf.Tensor, valid: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        queries, usable = self._queries(embeddings)
         # The operation itself: tf.debugging puts a branch around it.
         same = tf.raw_ops.Assert(
-            condition=tf.equal(tf.size(k), tf.size(valid)),
-            data=["k: expected as many numbers as there are queries, one for each of them.", tf.size(k), tf.size(valid)],
+            condition=tf.equal(tf.size(k), tf.size(usable)),
+            data=["k: expected as many numbers as there are queries, one for each of them.", tf.size(k), tf.size(usable)],
         )
         with tf.control_dependencies([same]):
             k = tf.clip_by_value(k, 0, self._max_k)
-        width = tf.maximum(tf.reduce_max(tf.concat([k, [0]], 0)), 1)
-        queries, usable = self._queries(embeddings)
+        width = tf.maximum(tf.reduce_max(k), 1)
         valid = tf.logical_and(valid, usable)
-        count = tf.where(valid, tf.minimum(k, self._items), 0)
-        find = self._look_everywhere if self._probes is None else self._look_into_lists
+        count = tf.minimum(k, self._items) * tf.cast(valid, tf.int32)
+        find = self._look_into_lists if self._is_cut else self._look_everywhere
         numbers, squares = find(queries, count, width)
         numbers, squares = tf.ensure_shape(numbers, [None, None]), tf.ensure_shape(squares, [None, None])
         distances = squares / 2 if self._metric == "cosine" else tf.sqrt(squares)
-        hits = tf.sequence_mask(count, width)
-        fields = {name: _where(hits, tf.gather(column, numbers)) for name, column in self._fields.items()}
         return {
-            IDS: tf.where(hits, tf.gather(self._ids, numbers), ""),
-            DISTANCES: tf.where(hits, tf.cast(distances, tf.float32), NO_DISTANCE),
+            IDS: tf.gather(self._ids, numbers),
+            DISTANCES: tf.cast(distances, tf.float32),
             COUNT: count,
             VALID: valid,
-            **fields,
+            **{name: tf.gather(column, numbers) for name, column in self._fields.items()},
         }
 
     def _queries(self, embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The queries as the index prepares them, and which of them can be searched for; others become zeros."""
-        usable = tf.reduce_all(tf.math.is_finite(embeddings), axis=1)
-        if self._metric == "cosine":
-            wide = tf.cast(embeddings, tf.float64)
-            lengths = tf.sqrt(tf.reduce_sum(wide * wide, axis=1))
-            usable = tf.logical_and(usable, lengths > 0)
-            embeddings = tf.cast(wide / tf.where(usable, lengths, 1.0)[:, None], tf.float32)
-        return tf.where(usable[:, None], embeddings, 0.0), usable
+        if self._metric == "euclidean":
+            usable = tf.reduce_all(tf.math.is_finite(embeddings), axis=1)
+            return tf.where(usable[:, None], embeddings, 0.0), usable
+        wide = tf.cast(embeddings, tf.float64)
+        # Squares of float32 do not overflow in float64. Of 0, infinity and NaN the quotient is NaN.
+        lengths = tf.sqrt(tf.reduce_sum(wide * wide, axis=1, keepdims=True))
+        usable = tf.equal(lengths / lengths, 1)
+        lengths = tf.math.multiply_no_nan(lengths, tf.cast(usable, tf.float64))
+        return tf.cast(tf.math.divide_no_nan(wide, lengths), tf.float32), tf.reshape(usable, [-1])
 
     def _look_everywhere(self, queries: tf.Tensor, count: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Exact search, in blocks of queries that bound the memory."""
@@ -134,17 +136,20 @@ class GallerySearch(tf.Module):
         _, numbers, squares = tf.while_loop(
             lambda number, *_: number < blocks, block, (0, numbers, squares), parallel_iterations=1
         )
-        return numbers.concat(), squares.concat()
+        hits = tf.sequence_mask(count, width)
+        return tf.where(hits, numbers.concat(), self._items), tf.where(hits, squares.concat(), self._no_square)
 
     def _block(self, queries: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         wanted = tf.minimum(width, self._items)
         looked_at = tf.minimum(wanted + _MORE, self._items)
-        closeness = tf.matmul(queries, self._rows, transpose_b=True) - self._halves
+        closeness = self._rows.closeness(tf.matmul(queries, self._rows.values, transpose_b=True))
         values, positions = tf.math.top_k(closeness, looked_at)
         bound = values[:, wanted - 1] - self._uncertainty(queries)
         # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
         positions = tf.sort(positions, axis=1)
-        differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - tf.cast(queries, tf.float64)[:, None]
+        differences = (
+            tf.cast(tf.gather(self._rows.values.read_value(), positions), tf.float64) - tf.cast(queries, tf.float64)[:, None]
+        )
         negative, place = tf.math.top_k(-tf.reduce_sum(differences * differences, axis=-1), wanted)
         numbers, squares = tf.gather(positions, place, batch_dims=1), -negative
 
@@ -171,22 +176,25 @@ class GallerySearch(tf.Module):
 
     def _look_into_lists(self, queries: tf.Tensor, count: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Search in the lists with the nearest centres; each query by itself, for its lists are its own."""
-        assert self._probes is not None
-        few, many = self._probes
-        closeness = tf.matmul(queries, self._centres, transpose_b=True) - self._centre_halves
-        most = tf.where(tf.reduce_any(count > self._few_up_to), many, few)
-        given = (queries, closeness, tf.math.top_k(closeness, most).indices, self._uncertainty(queries), count)
+        few, _ = self._probes
+        centres = self._lists.centres
+        closeness = centres.closeness(tf.matmul(queries, centres.values, transpose_b=True))
+        near = tf.math.top_k(closeness, few).indices
+        # An operation that takes a while goes to another thread if there is anything else to do, and to wake one can take as
+        # long as the search: so nothing else is to do.
+        with tf.control_dependencies([near]):
+            queries = tf.identity(queries)
+        given = (queries, closeness, near, count)
 
         def found(given: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
             def none() -> tuple[tf.Tensor, tf.Tensor]:
-                return tf.zeros([width], tf.int32), tf.zeros([width], tf.float64)
+                return tf.fill([width], self._items), tf.fill([width], tf.constant(self._no_square, tf.float64))
 
             return tf.cond(given[-1] > 0, lambda: self._look_for_one(width, *given), none)
 
         def alone() -> tuple[tf.Tensor, tf.Tensor]:
-            # A query that wants nothing is given one item, which the caller hides: cheaper than a branch for it.
-            query, near, nearest, error, wanted = (values[0] for values in given)
-            numbers, squares = self._look_for_one(width, query, near, nearest, error, tf.maximum(wanted, 1))
+            # Not by tf.reshape: TensorFlow would conclude that there is one query in every call.
+            numbers, squares = self._look_for_one(width, *(values[0] for values in given))
             return numbers[None], squares[None]
 
         def each() -> tuple[tf.Tensor, tf.Tensor]:
@@ -197,45 +205,54 @@ class GallerySearch(tf.Module):
             return numbers[:-1], squares[:-1]
 
         # Most requests are of one query, for which a loop would take as long as the search.
-        return tf.cond(tf.equal(tf.shape(queries)[0], 1), alone, each)
+        return tf.cond(tf.equal(tf.size(count), 1), alone, apart(each))
 
     def _look_for_one(
-        self, width: tf.Tensor, query: tf.Tensor, closeness: tf.Tensor, nearest: tf.Tensor, error: tf.Tensor, count: tf.Tensor
+        self, width: tf.Tensor, query: tf.Tensor, closeness: tf.Tensor, near: tf.Tensor, count: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        assert self._probes is not None
-        few, many = self._probes
-
-        def bounds(lists: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return tf.gather(self._offsets, lists), tf.gather(self._offsets, lists + 1)
-
-        starts, ends = bounds(nearest[:few])
-
-        def slices() -> tuple[tf.Tensor, tf.Tensor]:
-            # A list is a slice of the rows, which is read where it is; to gather its rows would be to copy them.
-            # As few operations as can be: calling them takes as long as what they do.
-            rows, column = self._rows.read_value(), query[:, None]
-            places = zip(tf.unstack(starts[:, None], few), tf.unstack(ends[:, None], few), strict=True)
-            parts = [tf.matmul(tf.strided_slice(rows, start, end, [1]), column) for start, end in places]
-            positions = tf.ragged.range(starts, ends).flat_values
-            return positions, tf.reshape(tf.concat(parts, 0), [-1])
-
-        def gathered() -> tuple[tf.Tensor, tf.Tensor]:
-            lists = nearest if few == many else nearest[: tf.where(count > self._few_up_to, many, few)]
-            starts, ends = bounds(lists)
-            enough = tf.reduce_sum(ends - starts) >= count
-            starts, ends = tf.cond(enough, lambda: (starts, ends), lambda: self._until_enough(closeness, count))
-            positions = tf.ragged.range(starts, ends).flat_values
-            return positions, tf.linalg.matvec(tf.gather(self._rows.read_value(), positions), query)
-
-        if few <= _MOST_SLICES:
-            by_slices = tf.logical_and(count <= self._few_up_to, tf.reduce_sum(ends - starts) >= count)
-            positions, products = tf.cond(by_slices, slices, gathered)
+        """Few neighbours in the lists that are nearest; what this leaves in doubt is looked for again, thoroughly."""
+        few, _ = self._probes
+        wanted = tf.maximum(count, 1)
+        if few > _MOST_SLICES:
+            positions, squares = self._look_thoroughly(query, closeness, wanted)
         else:
-            positions, products = gathered()
-        scores = products - tf.gather(self._halves.read_value(), positions)
+            places, scores = self._lists.products(self._rows, near, few, query)
+            values, best = tf.math.top_k(scores, tf.minimum(wanted + _MORE, tf.size(scores)))
+            # In doubt: more neighbours than these lists are for or hold, or so many equally near ones that more than were
+            # looked at may be among the nearest. A comparison with NaN, from an overflow, is false.
+            bound = tf.gather(values, tf.minimum(wanted, tf.size(values)) - 1) - self._uncertainty(query)
+            settled = tf.logical_and(wanted <= self._few_up_to, values[-1] < bound)
+
+            def those() -> tuple[tf.Tensor, tf.Tensor]:
+                found = tf.gather(places, best)
+                return found, self._squares_at_once(found, query)
+
+            def thoroughly() -> tuple[tf.Tensor, tf.Tensor]:
+                return self._look_thoroughly(query, closeness, wanted)
+
+            positions, squares = tf.cond(settled, those, apart(thoroughly))
+        # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
+        negative_numbers, order = tf.math.top_k(tf.gather(self._negative_numbers, positions), tf.size(positions))
+        negative, place = tf.math.top_k(-tf.gather(squares, order), count)
+        padding = [[0, width - count]]
+        return (
+            tf.pad(-tf.gather(negative_numbers, place), padding, constant_values=self._items),
+            tf.pad(-negative, padding, constant_values=self._no_square),
+        )
+
+    def _look_thoroughly(self, query: tf.Tensor, closeness: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Candidates for any number of neighbours: as many lists as these take, and every row that may be among the nearest."""
+        few, many = self._probes
+        lists = tf.math.top_k(closeness, tf.where(count > self._few_up_to, many, few)).indices
+        starts, ends = self._lists.bounds(lists)
+        enough = tf.reduce_sum(ends - starts) >= count
+        starts, ends = tf.cond(enough, lambda: (starts, ends), lambda: self._until_enough(closeness, count))
+        positions = ranges(starts, ends)
+        products = tf.linalg.matvec(tf.gather(self._rows.values.read_value(), positions), query)
+        scores = self._rows.closeness(products, positions)
         looked_at = tf.minimum(count + _MORE, tf.size(scores))
         values, places = tf.math.top_k(scores, looked_at)
-        bound = values[count - 1] - error
+        bound = values[count - 1] - self._uncertainty(query)
         # More candidates than were looked at. The negation counts NaN, from an overflow, as one.
         crowded = tf.logical_and(looked_at < tf.size(scores), tf.logical_not(values[-1] < bound))
 
@@ -247,35 +264,30 @@ class GallerySearch(tf.Module):
             found = tf.gather(positions, places)
             return found, self._squares_at_once(found, query)
 
-        positions, squares = tf.cond(crowded, all_candidates, those_few)
-        # In the order of their numbers, because top_k leaves equal distances in the order in which it finds them.
-        numbers = tf.gather(self._numbers, positions)
-        order = tf.argsort(numbers)
-        negative, place = tf.math.top_k(-tf.gather(squares, order), count)
-        padding = [[0, width - count]]
-        return tf.pad(tf.gather(numbers, tf.gather(order, place)), padding), tf.pad(-negative, padding)
+        return tf.cond(crowded, all_candidates, those_few)
 
     def _until_enough(self, closeness: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """So many of the nearest lists that they hold at least `count` items."""
-        order = tf.argsort(closeness, direction="DESCENDING", stable=True)
-        starts, ends = tf.gather(self._offsets, order), tf.gather(self._offsets, order + 1)
+        starts, ends = self._lists.bounds(tf.argsort(closeness, direction="DESCENDING", stable=True))
         before = tf.cumsum(ends - starts, exclusive=True)
         lists = tf.reduce_sum(tf.cast(before < count, tf.int32))
         return starts[:lists], ends[:lists]
 
-    def _uncertainty(self, queries: tf.Tensor) -> tf.Tensor:
-        """Twice the rounding error of the product, for each query; infinite where the product may overflow.
+    def _uncertainty(self, queries: tf.Tensor) -> tf.Tensor | float:
+        """Twice the rounding error of the product, for one query or each of them; infinite where the product may overflow.
 
         Higham and Mary 2019: a sum of n rounded products is off by c sqrt(n) u at most but for a chance exp(-c^2 / 2).
         """
-        lengths = tf.sqrt(tf.reduce_sum(tf.cast(queries, tf.float64) ** 2, axis=1))
+        share = 2 * (8 + 6 * np.sqrt(queries.shape[-1] + 1)) * 2.0**-24
+        if self._metric == "cosine":
+            return float(share * self._longest * (1 + self._longest / 2) + 2 * self._rows.spread)
+        lengths = tf.sqrt(tf.reduce_sum(tf.cast(queries, tf.float64) ** 2, axis=-1))
         largest = self._longest * (lengths + self._longest / 2)
-        error = 2 * (8 + 6 * np.sqrt(queries.shape[1] + 1)) * 2.0**-24 * largest
-        return tf.cast(tf.where(largest < 1e37, error, np.inf), tf.float32)
+        return tf.cast(tf.where(largest < 1e37, share * largest + 2 * self._rows.spread, np.inf), tf.float32)
 
     def _squares(self, positions: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
         """Squared distances of one query to some rows, from float64 differences; many rows in blocks that bound the memory."""
-        step = max(1, _VALUES_IN_FLIGHT // self._rows.shape[1])
+        step = max(1, _VALUES_IN_FLIGHT // self._rows.values.shape[1])
 
         def in_blocks() -> tf.Tensor:
             blocks = -(-tf.size(positions) // step)
@@ -294,18 +306,5 @@ class GallerySearch(tf.Module):
         return tf.cond(tf.size(positions) > step, in_blocks, lambda: self._squares_at_once(positions, query))
 
     def _squares_at_once(self, positions: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
-        differences = tf.cast(tf.gather(self._rows.read_value(), positions), tf.float64) - tf.cast(query, tf.float64)
+        differences = tf.cast(tf.gather(self._rows.values.read_value(), positions), tf.float64) - tf.cast(query, tf.float64)
         return tf.reduce_sum(differences * differences, axis=1)
-
-
-def _variable(values: npt.NDArray[Any], name: str) -> tf.Variable:
-    return tf.Variable(values, trainable=False, name=name)
-
-
-def _half_squares(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return (np.einsum("nd,nd->n", rows, rows, dtype=np.float64) / 2).astype(np.float32)
-
-
-def _where(hits: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    return tf.where(hits, values, "" if values.dtype == tf.string else tf.zeros([], values.dtype))

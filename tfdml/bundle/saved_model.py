@@ -154,7 +154,8 @@ class ServedModel:
         @tf.function(input_signature=[tf.TensorSpec([None, dimension], tf.float32, name=EMBEDDING), many], autograph=False)
         def search_embedding(embedding: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
             embedding = tf.ensure_shape(embedding, [None, dimension])
-            return gallery.search(embedding, tf.fill(tf.shape(embedding)[:1], True), tf.ensure_shape(k, [None]))
+            k = tf.ensure_shape(k, [None])
+            return gallery.search(embedding, tf.ones_like(k, tf.bool), k)
 
         functions = {SEARCH_BYTES: search_bytes, SEARCH_IMAGES: search_images, SEARCH_EMBEDDING: search_embedding}
         return {name: function.get_concrete_function() for name, function in functions.items()}
