@@ -3,7 +3,8 @@
 PYTHON ?= python3
 # TF 2.15 has no wheels for Python above 3.11.
 PYTHON311 ?= $(shell command -v python3.11 2>/dev/null || echo python3.11)
-TEST_JOBS ?= 2
+# One more than the cores: tests of the service and of processes wait much of their time.
+TEST_JOBS ?= 3
 PYTEST = -m pytest -n $(TEST_JOBS) --dist worksteal
 
 KERAS3 = .venv/.installed
