@@ -71,7 +71,8 @@ class MicroBatcher:
         self._count += len(files)
         if not self._busy:
             self._busy = True
-            self._soon(loop)
+            # After this moment, in which others may come as well, or after `wait`.
+            loop.call_soon(self._after_wait, loop)
         timer = None if seconds is None else loop.call_later(seconds, _give_up, request.outcome)
         try:
             return await request.outcome
@@ -86,12 +87,11 @@ class MicroBatcher:
         self._alone.clear()
         self._waiting.clear()
 
-    def _soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The next step: after this moment, in which others may come as well, or after `wait`."""
-        if self._wait and self._count < self._most and not self._alone:
+    def _after_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._wait and 0 < self._count < self._most and not self._alone:
             loop.call_later(self._wait, self._next, loop)
         else:
-            loop.call_soon(self._next, loop)
+            self._next(loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         self._running = batch = [self._alone.popleft()] if self._alone else self._take()
@@ -102,7 +102,7 @@ class MicroBatcher:
         try:
             self._executor.submit(self._step, loop, batch, files)
         except RuntimeError as error:  # it is shut down
-            self._end(loop, batch, error)
+            loop.call_soon(self._end, loop, batch, error)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -141,7 +141,8 @@ class MicroBatcher:
             self._alone.extend(batch)
         elif not batch[0].outcome.done():
             batch[0].outcome.set_exception(outcome)
-        self._soon(loop)
+        # At once: those who have their answers go on after this, while the model runs.
+        self._after_wait(loop)
 
 
 def _give_up(outcome: asyncio.Future[Any]) -> None:
