@@ -5,7 +5,8 @@ PYTHON ?= python3
 PYTHON311 ?= $(shell command -v python3.11 2>/dev/null || echo python3.11)
 # One more than the cores: tests of the service and of processes wait much of their time.
 TEST_JOBS ?= 3
-PYTEST = -m pytest -n $(TEST_JOBS) --dist worksteal
+# A file's tests share models and bundles, so they stay together; what takes long begins first (tests/conftest.py).
+PYTEST = -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 KERAS3 = .venv/.installed
 KERAS2 = .venv-keras2/.installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers are as many as the cores: threads of their own would only wait for each other.
+    # The workers are about as many as the cores: threads of their own would only wait for each other.
     for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(threads, "1")
 
@@ -20,6 +21,12 @@ TESTS = Path(__file__).resolve().parent
 for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+if metadata.version("tensorflow").startswith("2.15."):
+    # Grappler takes a sixth of the time of all tests; the run on the newest TensorFlow has it.
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # Docstring examples are looked for in every module, and two files named conftest cannot both be imported as modules.
 collect_ignore_glob = ["*conftest.py"]

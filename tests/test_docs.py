@@ -12,6 +12,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 PAPERS = sorted((DOCS / "papers").glob("*.md"))
 
+# README.md's blocks, which train, publish and search, run on both stacks (test_readme.py).
+pytestmark = pytest.mark.one_stack
+
 
 def name(page: Path) -> str:
     return str(page.relative_to(DOCS))

@@ -13,6 +13,8 @@ from tfdml.bundle.graph_search import NO_DISTANCE, GallerySearch
 from tfdml.bundle.search_plan import Sample, plan_search
 from tfdml.index import ExactIndex
 
+pytestmark = pytest.mark.one_stack
+
 METRICS = ("cosine", "euclidean")
 METHODS = ("exact", "ivf")
 CASES = [("exact", "cosine"), ("exact", "euclidean"), ("ivf", "cosine")]

@@ -18,6 +18,8 @@ from tfdml.bundle.manifest import Manifest
 from tfdml.bundle.search_fields import field_columns
 from tfdml.index import ExactIndex
 
+pytestmark = pytest.mark.one_stack
+
 
 @pytest.fixture(scope="module", params=["exact", "ivf"])
 def both(request, exported, exported_with_lists):

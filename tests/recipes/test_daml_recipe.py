@@ -7,8 +7,9 @@ from recipe_runs import run
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_daml():
-    small = ["--data", "rendered_catalogue", "--steps", 20, "--classes", 4, "--filters", 4, 8, "--seeds", 0, 1]
+    small = ["--data", "rendered_catalogue", "--steps", 20, "--classes", 4, "--filters", 4, 8]
     output = run("daml.py", *small)
     rows = dict(re.findall(r"^ +(.+?)  ([\d.]+)%  \(", output, re.M))
     assert list(rows) == [
@@ -18,7 +19,7 @@ def test_daml():
         "DAML",
     ]
     assert all(0 < float(value) < 100 for value in rows.values())
-    assert output.count("seed 1, ") == 4
+    assert output.count("seed 0, ") == 4
     shares = [float(x) for x in re.findall(r"harder synthetic negatives ([\d.]+)%", output)]
     assert len(shares) == 2
     assert shares[1] > 50

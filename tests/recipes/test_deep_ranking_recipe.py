@@ -7,6 +7,7 @@ from recipe_runs import run
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_deep_ranking():
     options = ("--steps", 2, "--batch", 8, "--size", 32, "--pool", 200, "--triplets", 300)
     output = run("deep_ranking.py", "--data", "rendered_catalogue", *options)

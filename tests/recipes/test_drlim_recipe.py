@@ -21,6 +21,7 @@ def test_drlim(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_drlim_shifted(tmp_path):
     output = run("drlim.py", *SMALL, "--shifted", "--out", tmp_path)
     rows = re.findall(r"^(.+?) *: an image is ([\d.]+) from its shifted copies", output, re.MULTILINE)

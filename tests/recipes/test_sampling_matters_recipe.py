@@ -7,13 +7,14 @@ from recipe_runs import run
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_sampling_matters():
-    output = run("sampling_matters.py", "--data", "rendered_catalogue", "--steps", 2, "--classes", 4)
+    choices = ("semi_hard", "distance_weighted")
+    output = run("sampling_matters.py", "--data", "rendered_catalogue", "--steps", 2, "--classes", 4, "--sampling", *choices)
     assert re.search(r"^untrained +: Recall@1 [\d.]+%, MAP@R [\d.]+%$", output, re.MULTILINE)
     rows = re.findall(
         r"^ *(\w+), (\w+) *: Recall@1 ([\d.]+)%, MAP@R ([\d.]+)%(, boundary [\d.]+)?  \[\d+ s\]$", output, re.MULTILINE
     )
-    choices = ("random", "semi_hard", "distance_weighted")
     assert [row[:2] for row in rows] == [(loss, mining) for loss in ("triplet", "margin") for mining in choices]
     for loss, _, recall, precision, boundary in rows:
         assert 0 < float(precision) <= float(recall) <= 100
