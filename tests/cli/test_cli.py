@@ -231,7 +231,9 @@ def test_version():
 
 @pytest.mark.slow
 @pytest.mark.one_stack
-def test_demo_on_the_rendered_catalogue(tmp_path):
+def test_demo_on_the_rendered_catalogue(tmp_path, monkeypatch):
+    few = tfdml.datasets.rendered_catalogue(classes=40, views=6)
+    monkeypatch.setattr(tfdml.datasets, "load", {"rendered_catalogue": few}.__getitem__)
     output = call("demo", "--out", tmp_path, "--data", "rendered_catalogue", "--steps", "5")
     assert "Done in" in output
     assert Image.open(tmp_path / "answers.png").size[1] > 800
