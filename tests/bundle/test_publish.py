@@ -184,7 +184,7 @@ def test_without_directory_locks_it_still_publishes(tmp_path, monkeypatch):
     [
         pytest.param("publishing", 5, marks=pytest.mark.one_stack),
         pytest.param("publishing", 100, marks=[pytest.mark.slow, pytest.mark.one_stack]),
-        pytest.param("exporting", 4, marks=[pytest.mark.slow, pytest.mark.one_stack]),
+        pytest.param("exporting", 3, marks=[pytest.mark.slow, pytest.mark.one_stack]),
     ],
 )
 def test_a_kill_at_any_moment_leaves_no_version_that_does_not_verify(exported, tmp_path, what, kills):

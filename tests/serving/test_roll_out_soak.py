@@ -181,8 +181,8 @@ def test_roll_outs_under_load(tmp_path, language):
 
 @pytest.mark.slow
 def test_many_requests(tmp_path):
-    """5,000; `TFDML_SOAK_REQUESTS=50000 python -m pytest tests/serving/test_roll_out_soak.py -m slow -s` for the long run."""
-    requests = int(os.environ.get("TFDML_SOAK_REQUESTS", "5000"))
+    """3,000; `TFDML_SOAK_REQUESTS=50000 python -m pytest tests/serving/test_roll_out_soak.py -m slow -s` for the long run."""
+    requests = int(os.environ.get("TFDML_SOAK_REQUESTS", "3000"))
     load = soak(tmp_path / "products", requests)
     print(f"answers by version: {dict(load.answers)}; problems: {len(load.problems)}")
     check(load, requests)
