@@ -34,6 +34,7 @@ def test_two_replicas_take_the_steps_of_one():
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_two_replicas_take_the_steps_of_one_with_every_loss_and_head():
     assert run("2").count("same") == 32
 

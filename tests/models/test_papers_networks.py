@@ -255,6 +255,7 @@ def test_saved_and_reloaded(make, tmp_path):
 
 
 @some_slow
+@pytest.mark.one_stack
 def test_served_by_stock_operations(make, tmp_path):
     keras.utils.set_random_seed(0)
     model = make()
