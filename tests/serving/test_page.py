@@ -149,7 +149,9 @@ def test_more_like_an_item_has_an_address_to_share_and_the_way_back_is_remembere
     assert more_like(other) == liked
 
     page.locator(".card-link").first.click()
-    page.go_back()  # before the answer is there, perhaps: what one comes back to is whole all the same
+    body = {"id": liked[0], "k": 10}
+    await_ids(page, [hit["id"] for hit in told(service, "v1/search/item", method="POST", json=body)["hits"]])
+    page.go_back()
     await_ids(page, liked)
     assert more_like(page) == liked
     page.go_back()
