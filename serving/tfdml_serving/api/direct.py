@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from tfdml_serving.api.calls import Call
-from tfdml_serving.api.models import FilterText, QueryK, QueryVersion, SearchBatch, SearchByEmbedding, SearchByItem
+from tfdml_serving.api.models import DEFAULT_K, FilterText, QueryK, QueryVersion, SearchBatch, SearchByEmbedding, SearchByItem
 from tfdml_serving.api.search_calls import SearchCalls
 
 Answering = Coroutine[Any, Any, Response]
@@ -25,7 +25,6 @@ Direct = Callable[[Call, bytes], "Answering | None"]
 
 Body = TypeVar("Body", bound=BaseModel)
 
-DEFAULT_K = 10
 _PARAMETERS: dict[str, tuple[Any, TypeAdapter[Any]]] = {
     "k": (DEFAULT_K, TypeAdapter(QueryK)),
     "filter": (None, TypeAdapter(FilterText)),

@@ -23,6 +23,8 @@ from tfdml_serving.settings import LARGEST_K
 
 FieldValue = StrictStr | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | None
 
+DEFAULT_K = 10
+
 _DIGITS = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
@@ -89,7 +91,7 @@ class SearchByItem(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": "mugs/blue-1", "k": 5}]})
     id: ItemId
-    k: K = 10
+    k: K = DEFAULT_K
     filter: FilterText = None
     version: Version = None
     include_self: StrictBool = Field(default=False, description="Whether the item itself may be among its neighbours.")
@@ -100,7 +102,7 @@ class SearchByEmbedding(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"embedding": [0.12, -0.53, 0.84], "k": 5}]})
     embedding: Embedding
-    k: K = 10
+    k: K = DEFAULT_K
     filter: FilterText = None
     version: Version = None
 
@@ -124,7 +126,7 @@ class SearchBatch(Request):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"queries": [{"id": "mugs/blue-1"}, {"image": _PIXEL}], "k": 5}]})
     queries: list[Query] = Field(min_length=1, max_length=1024)
-    k: K = 10
+    k: K = DEFAULT_K
     filter: FilterText = None
     version: Version = None
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tfdml_serving.api.bodies import MULTIPART
 from tfdml_serving.api.calls import call_of
-from tfdml_serving.api.direct import DEFAULT_K
 from tfdml_serving.api.documents import problems
 from tfdml_serving.api.models import (
+    DEFAULT_K,
     BatchAnswer,
     FilterText,
     QueryK,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tfdml_serving.api.calls import Call
 from tfdml_serving.api.service import Service
+from tfdml_serving.embedding.base import EmbedderWithThread, Then
 from tfdml_serving.errors import BadRequest, EmbedderUnavailable, ServingError, Undecodable, UnknownItem
 from tfdml_serving.images import ImageLimits
 
@@ -37,8 +38,6 @@ class Searching:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        # Models in this process: a lone request is searched for in the thread that embedded it.
-        self._here = getattr(service.embedder, "embed_then", None)
         settings = service.settings
         self.limits = ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_frames)
 
@@ -150,7 +149,7 @@ class Searching:
         embeddings, valid, _ = await self._embed_then(files, held, None)
         return embeddings, valid
 
-    async def _embed_then(self, files: Sequence[bytes], held: HeldVersion, search: Any) -> tuple[Floats, Any, Any]:
+    async def _embed_then(self, files: Sequence[bytes], held: HeldVersion, search: Then | None) -> tuple[Floats, Any, Any]:
         """Embeddings, which files could be decoded, and what a search by them found if the models' thread had time for it."""
         began, searching, stages = time.perf_counter(), 0.0, self._service.metrics.stages
 
@@ -158,16 +157,17 @@ class Searching:
             nonlocal searching
             start = time.perf_counter()
             try:
+                assert search is not None
                 return search(embeddings, valid)
             finally:
                 searching = time.perf_counter() - start
                 stages["search"].observe(searching)
 
+        embedder = self._service.embedder
         try:
-            if search is None or self._here is None:
-                return *await self._service.embedder.embed(files, held.version), None
-            found: tuple[Floats, Any, Any] = await self._here(files, held.version, searched)
-            return found
+            if search is not None and isinstance(embedder, EmbedderWithThread):
+                return await embedder.embed_then(files, held.version, searched)
+            return *await embedder.embed(files, held.version), None
         except EmbedderUnavailable:
             self._service.metrics.embedder_failures.inc()
             raise

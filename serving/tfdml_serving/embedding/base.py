@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from tfdml_serving.errors import EmbedderUnavailable
 
 Floats = npt.NDArray[np.float32]
 Booleans = npt.NDArray[np.bool_]
+Then = Callable[[Floats, Booleans], Any]
 
 
 class ModelRefused(EmbedderUnavailable):
@@ -88,3 +89,11 @@ class ImageEmbedder(Protocol):
 
     async def aclose(self) -> None:
         """Frees everything."""
+
+
+@runtime_checkable
+class EmbedderWithThread(Protocol):
+    """An `ImageEmbedder` whose models run in a thread of this process, which can go on with what it embedded."""
+
+    async def embed_then(self, files: Sequence[bytes], version: int, then: Then | None) -> tuple[Floats, Booleans, Any]:
+        """As `embed`, and what `then` makes of it in the thread of the models, if nobody waits for that; otherwise None."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tfdml.bundle import BundleError
 from tfdml_serving.embedding.answers import checked_answer, zeros
-from tfdml_serving.embedding.base import Booleans, Floats, ModelRefused, ModelVersion, WrongAnswer
+from tfdml_serving.embedding.base import Booleans, Floats, ModelRefused, ModelVersion, Then, WrongAnswer
 from tfdml_serving.embedding.microbatch import MicroBatcher
 from tfdml_serving.embedding.remote import PROBE
 from tfdml_serving.errors import EmbedderUnavailable
@@ -87,10 +87,8 @@ class EmbeddedModels:
         embeddings, valid, _ = await self.embed_then(files, version, None)
         return embeddings, valid
 
-    async def embed_then(
-        self, files: Sequence[bytes], version: int, then: Callable[[Floats, Booleans], Any] | None
-    ) -> tuple[Floats, Booleans, Any]:
-        """As `embed`, and what `then` makes of it in the thread of the models, if nobody waits for that; otherwise None."""
+    async def embed_then(self, files: Sequence[bytes], version: int, then: Then | None) -> tuple[Floats, Booleans, Any]:
+        """See `EmbedderWithThread`."""
         batcher = self._batchers.get(version)
         if batcher is None:
             raise EmbedderUnavailable(f"the model of version {version} is not loaded; loaded are {sorted(self._batchers)}")

@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from tfdml_serving.embedding.base import Booleans, Floats
+from tfdml_serving.embedding.base import Booleans, Floats, Then
 from tfdml_serving.errors import Overloaded
 
 Run = Callable[[list[bytes]], tuple[Floats, Booleans]]
-Then = Callable[[Floats, Booleans], Any]
 
 
 @dataclasses.dataclass

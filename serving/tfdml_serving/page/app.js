@@ -180,7 +180,7 @@ async function openCatalogue(route, signal) {
   const page = await itemsPage(words, null, signal);
   filterBox.learn(page.items);
   const content = browse(page, words, about);
-  remember(() => {
+  remember(signal, () => {
     setView("start");
     nameTab(route.filter);
     shown = null;
@@ -220,7 +220,7 @@ async function search(route, signal) {
   const item = await subject;
   const content = compared ? comparison(...sides, service, act) : [verdict(sides[0].answer), ...neighbours(sides[0].answer, service, act)];
   for (const side of sides) filterBox.learn(side.answer?.hits ?? []);
-  remember(() => {
+  remember(signal, () => {
     setView(compared ? "compare" : "answer");
     showAsked({ photo, item }, act);
     results.replaceChildren(...content);
@@ -279,7 +279,9 @@ async function searchPhoto(file) {
   go({ ...readRoute(location.hash), photo: key, item: null });
 }
 
-function remember(render) {
+function remember(signal, render) {
+  // Whoever has gone elsewhere meanwhile must not find this answer there.
+  signal.throwIfAborted();
   render();
   const kept = entries.get(entry);
   if (kept) kept.render = render;
