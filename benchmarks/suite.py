@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -141,13 +142,11 @@ def written(out: Path, drawings: dict[str, list[str]]) -> str:
     }
     minutes = sum(record["seconds"] for record in records.values()) / 60
     lines = ["# Benchmarks", "", f"`make bench`: {len(records)} of {len(PARTS)} benchmarks, {minutes:.0f} minutes.", ""]
-    lines += ["| benchmark | seconds | commit | day | machine | versions |", "|---|---:|---|---|---|---|"]
+    lines += [f"Measured {each}." for each in dict.fromkeys(where(record) for record in records.values() if "commit" in record)]
+    lines += ["", "| benchmark | seconds | commit | day |", "|---|---:|---|---|"]
     for name, record in records.items():
-        if "commit" in record:
-            found = record["machine"]
-            versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
-            row = [f"[{PARTS[name].title}](#{name})", str(record["seconds"]), record["commit"], record["day"]]
-            lines.append("| " + " | ".join([*row, f"{found['cpus']} x {found['cpu']}", versions]) + " |")
+        row = [f"[{PARTS[name].title}](#{name})", str(record["seconds"]), record.get("commit", ""), record.get("day", "")]
+        lines.append("| " + " | ".join(row) + " |")
     for name, record in records.items():
         lines += ["", f'<a id="{name}"></a>', "", f"## {PARTS[name].title}", ""]
         lines += ["```", f"python benchmarks/{name}.py {' '.join(PARTS[name].arguments)}".rstrip(), "```", ""]
@@ -155,8 +154,41 @@ def written(out: Path, drawings: dict[str, list[str]]) -> str:
             lines.append(f"**{record['ended']}.**")
         lines += [f"![{PARTS[name].title}: cost against size]({picture})\n" for picture in drawings.get(name, [])]
         if printed := record["printed"].strip():
-            lines.append(printed if "\n|" in f"\n{printed}" else f"```\n{printed}\n```")
+            lines.append(shown(printed))
     return "\n".join(lines) + "\n"
+
+
+def where(record: dict[str, Any]) -> str:
+    found = record["machine"]
+    versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
+    return f"on {found['cpus']} cores of {found['cpu']}, {found['system']}, with {versions}"
+
+
+def shown(printed: str) -> str:
+    """What a benchmark printed, as Markdown: its own tables, a table of its JSON, or as it stands."""
+    if "\n|" in f"\n{printed}":
+        return printed
+    try:
+        found = json.loads(printed)
+    except json.JSONDecodeError:
+        return f"```\n{printed}\n```"
+    rows = [f"| {name} | {value} |" for name, value in leaves(found)]
+    return "\n".join(["| | |", "|---|---:|", *rows])
+
+
+def leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every figure of nested JSON under its path; machine and versions stand at the head of the page."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if path or name not in ("machine", "versions", "cpu", "cpus"):
+                yield from leaves(value, (*path, name.replace("_", " ")))
+    elif isinstance(found, list) and any(isinstance(value, dict | list) for value in found):
+        for number, value in enumerate(found, 1):
+            yield from leaves(value, (*path, str(number)))
+    else:
+        values = found if isinstance(found, list) else [found]
+        texts = (f"{value:,}" if isinstance(value, int | float) else str(value) for value in values)
+        yield ", ".join(path), " x ".join(texts)
 
 
 if __name__ == "__main__":
