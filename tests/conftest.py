@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import metadata
@@ -22,12 +23,6 @@ for folder in (TESTS, TESTS.parent, TESTS.parent / "serving"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-if metadata.version("tensorflow").startswith("2.15."):
-    # Grappler takes a sixth of the time of all tests; the run on the newest TensorFlow has it.
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 # Docstring examples are looked for in every module, and two files named conftest cannot both be imported as modules.
 collect_ignore_glob = ["*conftest.py"]
 
@@ -35,6 +30,11 @@ from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402,
 
 # These rooms load no TensorFlow, and neither do their tests.
 ONE_STACK_ROOMS = (TESTS / "index", TESTS / "serving")
+
+# Grappler takes a sixth of the time of all tests. What it may spoil is arithmetic, so the newest TensorFlow has it where that
+# is tested; and so has every process of its own, on both stacks.
+KERAS_2 = metadata.version("tensorflow").startswith("2.15.")
+GRAPPLER_ROOMS = () if KERAS_2 else (TESTS / "layers", TESTS / "losses", TESTS / "mining")
 
 
 def same_on_both_stacks(item: pytest.Item) -> bool:
@@ -52,3 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if same_on_both_stacks(item):
             item.add_marker("one_stack")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what the imports made out of every garbage collection: a million objects, and traces of graphs ask for many."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Switches Grappler on or off for the test's room, where a test module has loaded TensorFlow."""
+    if "tensorflow" in sys.modules:
+        optimizer = sys.modules["tensorflow"].config.optimizer
+        off = not any(room in item.path.parents for room in GRAPPLER_ROOMS)
+        if optimizer.get_experimental_options().get("disable_meta_optimizer") != off:
+            optimizer.set_experimental_options({"disable_meta_optimizer": off})
