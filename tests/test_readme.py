@@ -54,3 +54,11 @@ def test_the_files_it_links_to_exist():
     assert links
     for link in links:
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_rooms_it_names_are_there_after_import_tfdml():
+    import tfdml
+
+    rooms = set(re.findall(r"`tfdml\.([a-z_]+)[`.]", README))
+    assert "scale" in rooms
+    assert rooms <= set(tfdml.__all__)

@@ -29,6 +29,7 @@ _SUBMODULES = (
     "replicas",
     "report",
     "samplers",
+    "scale",
     "schedules",
 )
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         replicas,
         report,
         samplers,
+        scale,
         schedules,
     )
     from tfdml.models import EmbeddingModel
