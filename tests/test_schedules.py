@@ -168,7 +168,10 @@ def test_two_replicas_take_the_same_step():
     # In a process of its own: devices can only be split before TensorFlow is used.
     script = """
         import keras, numpy as np, tensorflow as tf
-        from tfdml.schedules import BetaSwitchAdam
+        import tfdml.models  # all that Keras must know of to load a model
+        names = ("LazyAdam", "HoldThenDecay", "TripletLoss", "DistanceContrastiveLoss", "SemiHard", "ArcFace", "BetaSwitchAdam")
+        *others, BetaSwitchAdam = [keras.saving.get_registered_object(f"tfdml>{name}") for name in names]
+        assert all(others), others
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():

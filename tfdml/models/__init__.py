@@ -1,6 +1,9 @@
 """Encoders, and the model that is trained, judged and exported around them."""
 
-import tfdml.losses  # noqa: F401  registers what a compiled model is saved with
+import tfdml.integrations.tf_addons
+import tfdml.losses
+import tfdml.optimizers
+import tfdml.schedules  # noqa: F401  these register what a compiled model is saved with
 from tfdml.models.daml import DAML
 from tfdml.models.deep_ranking import deep_ranking_encoder
 from tfdml.models.deepid2 import deepid2_encoder
