@@ -130,9 +130,19 @@ def test_a_schedule(name):
         np.testing.assert_array_equal(run(again, steps(6)) - start(), moved)
 
 
-def test_clipping_by_norm():
-    moved = run(LazySGD(0.1, clipnorm=1e-3), steps(1)) - start()
-    np.testing.assert_allclose(np.linalg.norm(moved), 1e-4, rtol=0.5)
+@every_optimizer
+@pytest.mark.parametrize("option", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_clipping_leaves_other_rows_alone(name, option):
+    def clipped():
+        for rows, values in steps():
+            whole = np.zeros((ROWS, WIDTH))
+            np.add.at(whole, rows, values)
+            whole = np.clip(whole, -0.5, 0.5) if option == "clipvalue" else whole * min(1, 0.5 / np.linalg.norm(whole))
+            yield np.unique(rows), whole[np.unique(rows)]
+
+    make, by_hand = MADE[name]
+    optimizer = type(make()).from_config({**make().get_config(), option: 0.5})
+    np.testing.assert_allclose(run(optimizer, steps()), by_hand(list(clipped())), **CLOSE)
 
 
 def test_amsgrad_is_refused():

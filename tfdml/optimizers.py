@@ -10,8 +10,8 @@ A head with `sampled_classes` hands the optimizer a gradient of a few rows, a `t
     model = tfdml.EmbeddingModel(encoder, head=tfdml.layers.ArcFace(1_000_000, sampled_classes=10_000))
     model.compile(tfdml.optimizers.LazyAdam(1e-3))
 
-Everything else (schedules, clipping by norm, saving) is Keras's. Its weight decay, moving averages of weights, and accumulation
-of gradients touch all rows, whatever the gradient is.
+Clipping and schedules leave other rows alone, too. Keras's weight decay, moving averages of weights, accumulation of gradients,
+and loss scale (`mixed_float16`) touch all rows, whatever the gradient is.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ class LazyAdam(keras.optimizers.Adam):
             raise ValueError("amsgrad=True: expected False, as it has no definition for rows that a step does not use.")
         super().__init__(learning_rate, **kwargs)
 
+    def _clip_gradients(self, grads: Any) -> Any:
+        return _clipped(self, list(grads))
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, *_given(learning_rate))
@@ -110,6 +113,9 @@ class LazySGD(keras.optimizers.SGD):
         [[1.0, 1.0], [1.0, 1.0], [0.5, 0.5], [1.0, 1.0]]
     """
 
+    def _clip_gradients(self, grads: Any) -> Any:
+        return _clipped(self, list(grads))
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any = None) -> None:
         if not isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, *_given(learning_rate))
@@ -134,6 +140,29 @@ def _place(optimizer: Any, variable: Any) -> int:
     if hasattr(optimizer, "_get_variable_index"):
         return optimizer._get_variable_index(variable)
     return optimizer._index_dict[optimizer._var_key(variable)]
+
+
+def _clipped(optimizer: Any, gradients: list[Any]) -> list[Any]:
+    """Gradients, clipped as the optimizer was asked to. Keras 3's own clipping makes matrices of sparse ones."""
+    if not (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue):
+        return gradients
+    gradients = [_added_up(each) if isinstance(each, tf.IndexedSlices) else each for each in gradients]
+    if optimizer.global_clipnorm:
+        return list(tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)[0])
+
+    def clip(gradient: Any) -> Any:
+        if optimizer.clipnorm:
+            return tf.clip_by_norm(gradient, optimizer.clipnorm)
+        return tf.clip_by_value(gradient, -optimizer.clipvalue, optimizer.clipvalue)
+
+    return [None if each is None else clip(each) for each in gradients]
+
+
+def _added_up(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same, with all of a row's gradient where the row comes first, and 0 where it comes again."""
+    first = first_of_each(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, first, tf.size(first))
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
 
 
 def _summed(gradient: tf.IndexedSlices, dtype: Any) -> tuple[tf.Tensor, tf.Tensor]:
