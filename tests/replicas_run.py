@@ -20,6 +20,7 @@ from tfdml._compat import KERAS_3
 
 STEPS, BATCH, RATE = 10, 16, 0.1
 CLASSES, FEATURES, DIMENSION = 4, 6, 5
+NORMALISATION = "batch normalisation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,6 +232,30 @@ def fit_models(strategy: Any) -> None:
     print("same: fit_distributed", flush=True)
 
 
+def normalise(strategy: Any) -> None:
+    """Batch normalisation on a replica without rows: its averages stay, and no gradient is NaN."""
+    x = tf.constant(np.random.default_rng(0).standard_normal((5, 2, 2, 3)), tf.float32)
+    for shape in ((2, 2, 3), (12,)):
+        with strategy.scope():
+            layer = layers.BatchNormalization(momentum=0.5)
+            layer.build((None, *shape))
+
+        def step(layer: Any = layer, shape: Any = shape) -> Any:
+            rows = tf.where(tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0), 5, 0)
+            with tf.GradientTape() as tape:
+                outputs = layer(tf.reshape(x, (-1, *shape))[:rows], training=True)
+                total = tf.reduce_sum(outputs * tf.range(float(shape[-1])))
+            return tf.shape(outputs)[0], tape.gradient(total, layer.trainable_variables)
+
+        results = strategy.experimental_local_results(tf.function(lambda step=step: strategy.run(step))())
+        assert [int(rows) for rows, _ in results] == [5] + [0] * (len(results) - 1)
+        for _, gradients in results:
+            assert all(np.isfinite(gradient).all() for gradient in gradients)
+        mean, *without_rows = strategy.experimental_local_results(layer.moving_mean.value)
+        np.testing.assert_allclose(mean, 0.5 * np.mean(np.reshape(x, (-1, shape[-1])), 0), rtol=1e-4, atol=1e-6)
+        assert not np.any(without_rows)
+
+
 def main() -> None:
     replicas = int(sys.argv[1])
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -243,7 +268,10 @@ def main() -> None:
         return
     chosen = cases()
     for name in sys.argv[2:] or chosen:
-        compare(name, chosen[name], strategy)
+        if name == NORMALISATION:
+            normalise(strategy)
+        else:
+            compare(name, chosen[name], strategy)
         print("same:", name, flush=True)
 
 

@@ -53,7 +53,11 @@ def test_frozen_layer_uses_and_keeps_its_averages(maps):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("kwargs", [{"axis": 1}, {"scale": False}, {"center": False}])
+# Keras 3.15 has batch renormalisation.
+RENORM = [{"renorm": True, "renorm_clipping": {"rmax": 1.1}}] if "renorm" in BatchNormalization().get_config() else []
+
+
+@pytest.mark.parametrize("kwargs", [{"axis": 1}, {"scale": False}, {"center": False}, *RENORM])
 def test_what_the_kernel_cannot_take_goes_to_keras(maps, kwargs):
     ours, keras_own = BatchNormalization(**kwargs), keras.layers.BatchNormalization(**kwargs)
     np.testing.assert_allclose(ours(maps, training=True), keras_own(maps, training=True), rtol=1e-4, atol=1e-5)
