@@ -31,3 +31,10 @@ def test_saved_and_reloaded(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.layers[-1].epsilon == 1e-3
     np.testing.assert_allclose(again(tf.ones([2, 3])), model(tf.ones([2, 3])))
+
+
+def test_a_policy_of_half_precision_rounds_nothing():
+    x = tf.constant(np.random.default_rng(0).standard_normal((5, 8)), tf.float32)
+    for dtype in ("mixed_bfloat16", "mixed_float16"):
+        np.testing.assert_array_equal(L2Normalization(dtype=dtype)(x), L2Normalization()(x))
+    assert L2Normalization(dtype="float64")(tf.cast(x, tf.float64)).dtype == tf.float64

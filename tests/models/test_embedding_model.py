@@ -53,6 +53,9 @@ def test_fit_lowers_the_loss_and_reload_keeps_everything(images, labels, tmp_pat
     model.save(path)
     again = keras.models.load_model(path)
     assert isinstance(again, tfdml.EmbeddingModel)
+    again.export(str(tmp_path / "saved"))  # before it was called with anything
+    served = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(served.serve(tf.constant(images, tf.float32)), model(images), rtol=1e-4, atol=1e-5)
     assert again.preprocessing == model.preprocessing
     assert again.normalize is True
     assert isinstance(again.loss, tfdml.losses.TripletLoss)
@@ -87,6 +90,15 @@ def test_embed_takes_arrays_batches_and_datasets_alike(images, labels):
     np.testing.assert_allclose(model.embed(data, batch_size=5), expected, rtol=1e-5, atol=1e-6)
     batches = tf.data.Dataset.from_tensor_slices(images).batch(7)
     np.testing.assert_allclose(model.embed(batches), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_without_end_are_refused(images, labels):
+    sampler = tfdml.samplers.PKSampler(labels, classes=2, examples=2)
+    batches = sampler.dataset(lambda index: tf.gather(images, index))
+    model = tfdml.EmbeddingModel(small_encoder())
+    with pytest.raises(ValueError, match="data has no end"):
+        model.embed(batches)
+    assert model.embed(batches.take(2)).shape == (8, 5)
 
 
 def test_evaluate_gives_retrieval_figures_for_a_dataset_and_keras_figures_otherwise(images, labels):
@@ -138,6 +150,18 @@ def test_siamese_stacks_the_two_embeddings(images):
     stacked = siamese(encoder)([images[:4], images[4:8]])
     np.testing.assert_allclose(stacked[:, 0], encoder(images[:4].astype(np.float32)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(stacked[:, 1], encoder(images[4:8].astype(np.float32)), rtol=1e-5, atol=1e-6)
+
+
+def test_siamese_rounds_no_embedding_under_mixed_precision():
+    policy = keras.mixed_precision.global_policy() if hasattr(keras.mixed_precision, "global_policy") else None
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, dtype="float32")])
+        model = siamese(encoder)
+    finally:
+        keras.mixed_precision.set_global_policy(policy or "float32")
+    x = np.array([[1.0, 2.0, 4.0]], np.float32)  # which bfloat16 holds
+    np.testing.assert_array_equal(model([x, -x])[:, 0], encoder(x))
 
 
 def test_siamese_shows_all_images_of_a_step_to_batch_normalisation_as_one_batch(images, tmp_path):

@@ -7,13 +7,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdml.layers.head import full_precision
+
 
 @keras.saving.register_keras_serializable(package="tfdml")
 class L2Normalization(keras.layers.Layer):
     """Scales each embedding to length 1, so that it lies on the unit sphere.
 
-    Formula: `f / max(||f||_2, epsilon)`; a zero vector stays zero, with a finite gradient. Computed in float32 under mixed
-    precision, where the squares of float16 values would overflow, and returned as float32: what an index stores.
+    Formula: `f / max(||f||_2, epsilon)`; a zero vector stays zero, with a finite gradient. Takes and returns float32, whatever
+    the global policy: squares of float16 values would overflow, and an index stores float32. `dtype="float64"` stays.
 
     Args:
         epsilon: the shortest length that is still scaled to 1.
@@ -27,11 +29,11 @@ class L2Normalization(keras.layers.Layer):
     """
 
     def __init__(self, epsilon: float = 1e-6, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{**kwargs, "dtype": full_precision(kwargs.get("dtype"))})
         self.epsilon = epsilon
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        embeddings = tf.cast(inputs, tf.float32)
+        embeddings = tf.cast(inputs, self.compute_dtype)
         # l2_normalize takes the bound on the squared length.
         return tf.math.l2_normalize(embeddings, axis=-1, epsilon=self.epsilon**2)
 

@@ -162,6 +162,11 @@ class EmbeddingModel(keras.Model):
             `float32 [N, D]`.
         """
         if isinstance(data, tf.data.Dataset):
+            if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+                raise ValueError(
+                    "data has no end, as a sampler's batches have none. Give data.take(number of batches), or the "
+                    "tfdml.datasets.Dataset whose every image is to be embedded once."
+                )
             return np.asarray(self.predict(data, verbose=0))
         return embed(self, data, batch_size)
 
@@ -188,13 +193,10 @@ class EmbeddingModel(keras.Model):
     def export(self, filepath: Any, gallery: Dataset | None = None, **kwargs: Any) -> Bundle | None:
         """Publishes a bundle of this model and `gallery`; see `tfdml.bundle.export`. Without a gallery, Keras's own export."""
         if gallery is None:
-            if self.head is None:
-                super().export(filepath, **kwargs)
-            else:
-                alone = self.without_head()
-                # Keras exports the shapes that a model has been called with.
-                alone(keras.Input(self.input_shape[1:]))
-                alone.export(filepath, **kwargs)
+            alone = self if self.head is None else self.without_head()
+            # Keras exports the shapes that a model has been called with, and one that was just loaded has not been called.
+            alone(keras.Input(self.input_shape[1:]))
+            keras.Model.export(alone, filepath, **kwargs)
             return None
         from tfdml.bundle import export
 

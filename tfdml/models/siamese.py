@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_positive
+from tfdml.layers.head import check_count, full_precision
 
 
 def siamese(encoder: keras.Model, images: int = 2, name: str = "siamese") -> keras.Model:
@@ -36,7 +36,7 @@ def siamese(encoder: keras.Model, images: int = 2, name: str = "siamese") -> ker
         >>> triplets([tf.zeros([5, 16, 16, 1])] * 3).shape
         TensorShape([5, 3, 8])
     """
-    check_positive("images", images)
+    images = check_count("images", images, 1)
     shape = tuple(encoder.input_shape[1:])
     inputs = [keras.Input(shape, name=f"image_{number}") for number in range(images)]
     embeddings = encoder(keras.layers.Concatenate(axis=0)(inputs) if images > 1 else inputs[0])
@@ -45,10 +45,11 @@ def siamese(encoder: keras.Model, images: int = 2, name: str = "siamese") -> ker
 
 @keras.saving.register_keras_serializable(package="tfdml")
 class StackedEmbeddings(keras.layers.Layer):
-    """`[images * B, D]`, all first images before all second ones, to `[B, images, D]`."""
+    """`[images * B, D]`, all first images before all second ones, to `[B, images, D]`; float32, whatever the policy."""
 
     def __init__(self, images: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # A policy of half precision would round embeddings on their way to the loss.
+        super().__init__(**{**kwargs, "dtype": full_precision(kwargs.get("dtype"))})
         self.images = int(images)
 
     def call(self, embeddings: tf.Tensor) -> tf.Tensor:
