@@ -26,10 +26,9 @@ SAMPLING = ("random", "semi_hard", "distance_weighted")
 
 def objective(loss: str, sampling: str, beta: float):
     """A loss for `compile`, or a head with weights of its own: the margin loss trains its boundary."""
-    mining = tfdml.mining.DistanceWeighted() if sampling == "distance_weighted" else sampling
     if loss == "triplet":
-        return tfdml.losses.TripletLoss(margin=0.2, mining=mining)
-    return tfdml.layers.MarginHead(alpha=0.2, beta=beta, mining=mining)
+        return tfdml.losses.TripletLoss(margin=0.2, mining=sampling)
+    return tfdml.layers.MarginHead(alpha=0.2, beta=beta, mining=sampling)
 
 
 def make_encoder(data, dimension: int) -> keras.Model:

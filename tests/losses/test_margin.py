@@ -6,8 +6,8 @@ import tensorflow as tf
 from losses_helpers import TOY, TOY_LABELS, assert_equals_definition, drawn_pairs, random_batch, values_and_gradient
 
 from tfdml.losses import MarginLoss
-from tfdml.losses.margin import margin_terms, pair_miner
-from tfdml.mining import All, DistanceWeighted, SemiHard
+from tfdml.losses.margin import margin_terms
+from tfdml.mining import All, DistanceWeighted, SemiHard, triplet_miner
 
 
 def all_pairs(labels, same):
@@ -108,10 +108,10 @@ def test_terms_are_differentiable_by_beta():
 
 
 def test_miners_by_name_and_as_objects():
-    assert pair_miner("distance_weighted") == DistanceWeighted()
-    assert pair_miner("all") == All()
+    assert triplet_miner("distance_weighted") == DistanceWeighted()
+    assert triplet_miner("all") == All()
     own = SemiHard("none")
-    assert pair_miner(own) is own
+    assert triplet_miner(own) is own
     again = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(MarginLoss(mining=DistanceWeighted(upper=None, seed=7)))
     )
@@ -123,7 +123,7 @@ def test_miners_by_name_and_as_objects():
     [
         ({"alpha": 0}, ValueError, "alpha=0"),
         ({"beta": float("nan")}, ValueError, "beta=nan"),
-        ({"mining": "any"}, ValueError, "mining='any'.*'distance_weighted', 'semi_hard', 'hard', 'all', 'random'"),
+        ({"mining": "any"}, ValueError, "mining='any'.*'semi_hard', 'hard', 'all', 'random', 'distance_weighted'"),
         ({"mining": 3}, TypeError, "mining=3"),
         ({"average": None}, ValueError, "average=None.*'active', 'valid'"),
     ],

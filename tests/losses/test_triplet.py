@@ -190,9 +190,10 @@ def test_hard_is_exact_for_near_duplicates():
         ({"margin": "hard"}, ValueError, "margin='hard'.*'soft'"),
         ({"margin": None}, ValueError, "margin=None.*'soft'"),
         ({"margin": float("inf")}, ValueError, "margin=inf"),
-        ({"mining": "semihard"}, ValueError, "mining='semihard'.*'semi_hard', 'hard', 'all', 'random', 'explicit'"),
+        ({"mining": "semihard"}, ValueError, "mining='semihard'.*'semi_hard', 'hard', .*'distance_weighted', 'explicit'"),
         ({"mining": None}, TypeError, "mining=None.*'semi_hard'"),
         ({"distance": "L2"}, ValueError, "distance='L2'.*'euclidean'"),
+        ({"mining": "distance_weighted", "distance": "cosine"}, ValueError, "distance='cosine' with distance-weighted mining"),
         ({"average": "mean"}, ValueError, "average='mean'.*'valid', 'active'"),
     ],
 )

@@ -138,6 +138,9 @@ def test_as_the_miner_of_a_triplet_loss():
     value = float(loss(labels, x))
     assert 0 < value < 0.5 + 2
     assert float(loss(labels, x)) == value == float(TripletLoss(0.5, DistanceWeighted(dimension=4))(labels, x))
+    named = TripletLoss(0.5, "distance_weighted")
+    assert float(named(labels, x)) == value
+    assert named.get_config()["mining"] == "distance_weighted"
     with pytest.raises(ValueError, match=r"dimension=None.*DistanceWeighted\(dimension=128\)"):
         DistanceWeighted().sums(d, labels, lambda x: (x, tf.ones_like(x)))
 

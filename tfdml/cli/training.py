@@ -43,7 +43,9 @@ def train(
     image_size: Annotated[int, typer.Option(help="Side of the square that images are cropped to, in pixels.")] = 64,
     dimension: Annotated[int, typer.Option(help="Length of the embedding.")] = 64,
     loss: Annotated[str, typer.Option(help="triplet or contrastive.")] = "triplet",
-    mining: Annotated[str, typer.Option(help="For the triplet loss: semi_hard, hard or all.")] = "semi_hard",
+    mining: Annotated[
+        str, typer.Option(help="For the triplet loss: semi_hard, hard, all, random or distance_weighted.")
+    ] = "semi_hard",
     margin: Annotated[float, typer.Option(help="Margin of the loss; 0 takes the loss's own default.")] = 0.0,
     classes: Annotated[int, typer.Option(help="Classes in a batch (P).")] = 16,
     examples: Annotated[int, typer.Option(help="Images of each class in a batch (K).")] = 4,

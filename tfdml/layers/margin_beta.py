@@ -12,7 +12,8 @@ from tfdml._checks import check_positive
 from tfdml.distances import pairwise_distances
 from tfdml.layers.head import Head, as_classes, check_count, full_precision, nan_outside
 from tfdml.losses.base import mean_over, not_empty
-from tfdml.losses.margin import chosen_pairs, margin_terms, pair_miner
+from tfdml.losses.margin import chosen_pairs, margin_terms
+from tfdml.mining import triplet_miner
 from tfdml.replicas import gather
 
 
@@ -133,7 +134,7 @@ class MarginHead(Head):
         check_positive("alpha", alpha)
         check_positive("nu", nu, allow_zero=True)
         self.alpha, self.nu = alpha, nu
-        self.mining = pair_miner(keras.saving.deserialize_keras_object(mining) if isinstance(mining, Mapping) else mining)
+        self.mining = triplet_miner(keras.saving.deserialize_keras_object(mining) if isinstance(mining, Mapping) else mining)
         self.beta_layer = MarginBeta(beta, num_classes, num_images, dtype=full_precision(kwargs.get("dtype")))
 
     def build(self, input_shape: Any) -> None:

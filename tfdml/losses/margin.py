@@ -11,7 +11,6 @@ from tfdml import distances as _distances
 from tfdml._checks import check_choice, check_positive
 from tfdml.losses.sums import AnchorSums, SumLoss
 from tfdml.mining import (
-    TRIPLET_MINERS,
     All,
     DistanceWeighted,
     Pairs,
@@ -72,10 +71,10 @@ class MarginLoss(SumLoss):
         super().__init__(reduction=reduction, name=name)
         check_positive("alpha", alpha)
         check_positive("beta", beta)
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta = float(alpha), float(beta)
         if isinstance(mining, dict):
             mining = keras.saving.deserialize_keras_object(mining)
-        self.mining = pair_miner(mining)
+        self.mining = triplet_miner(mining)
         self.average = check_choice("average", average, ("active", "valid"))
 
     def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
@@ -96,16 +95,8 @@ class MarginLoss(SumLoss):
         }
 
 
-def pair_miner(mining: Any) -> TripletMiner:
-    """The miner that a name stands for, `"distance_weighted"` among them; a miner is returned as it is."""
-    if isinstance(mining, str):
-        check_choice("mining", mining, ("distance_weighted", *TRIPLET_MINERS))
-        return DistanceWeighted() if mining == "distance_weighted" else triplet_miner(mining)
-    return triplet_miner(mining)
-
-
 def chosen_pairs(mining: TripletMiner, labels: Any, embeddings: tf.Tensor, distances: tf.Tensor) -> tf.Tensor:
-    """How many times each pair counts, by `pair_miner`'s rules: above 0 for a positive pair, below 0 for a negative one.
+    """How many times each pair counts, as `MarginLoss` has it: above 0 for a positive pair, below 0 for a negative one.
 
     Args:
         mining: a miner.

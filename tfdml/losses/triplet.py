@@ -13,7 +13,16 @@ from tfdml._checks import check_choice, check_positive
 from tfdml.distances import as_float
 from tfdml.losses.base import attach_slopes, mean_over
 from tfdml.losses.sums import AnchorSums, SumLoss
-from tfdml.mining import TRIPLET_MINERS, All, Pairs, PerAnchorMiner, TripletMiner, miner_name, triplet_miner
+from tfdml.mining import (
+    TRIPLET_MINERS,
+    All,
+    DistanceWeighted,
+    Pairs,
+    PerAnchorMiner,
+    TripletMiner,
+    miner_name,
+    triplet_miner,
+)
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -32,6 +41,9 @@ class TripletLoss(SumLoss):
       Defense of the Triplet Loss for Person Re-Identification", 2017.
     - `"all"`: every ordered positive pair, with every negative (batch all). The same paper.
     - `"random"`: every ordered positive pair, with one negative drawn at random: the plain triplet loss, without mining.
+    - `"distance_weighted"`: every ordered positive pair, with a negative drawn so that all distances are equally likely. For
+      plain Euclidean distances of normalised embeddings only. Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV
+      2017.
     - `"explicit"`: the triplets that come with the data, for networks with three branches. `y_pred` is `[B, 3, D]`, the
       embeddings of anchor, positive and negative; `y_true` is not looked at, but Keras wants one: any `[B]`. Wang et al.,
       "Learning Fine-grained Image Similarity with Deep Ranking", CVPR 2014.
@@ -50,8 +62,8 @@ class TripletLoss(SumLoss):
 
     Args:
         margin: a number >= 0, in units of `distance`, or `"soft"`.
-        mining: `"semi_hard"`, `"hard"`, `"all"`, or a `tfdml.mining.TripletMiner`, for example
-            `tfdml.mining.SemiHard(fallback="none")`.
+        mining: `"semi_hard"`, `"hard"`, `"all"`, `"random"`, `"distance_weighted"`, `"explicit"`, or a
+            `tfdml.mining.TripletMiner`, for example `tfdml.mining.SemiHard(fallback="none")`.
         distance: `"euclidean"`, `"squared_euclidean"` or `"cosine"`.
         average: `"valid"`: the mean over the chosen triplets. `"active"`: over those with a loss above zero. `None`: `"active"`
             for `mining="all"`, else `"valid"`.
@@ -59,7 +71,7 @@ class TripletLoss(SumLoss):
         name: name of the loss.
 
     Raises:
-        ValueError: an argument that is not known, or shapes that do not fit.
+        ValueError: an argument that is not known, a distance that the mining is not for, or shapes that do not fit.
         TypeError: `mining` is neither a string nor a miner.
 
     >>> import keras, tensorflow as tf
@@ -99,6 +111,11 @@ class TripletLoss(SumLoss):
             check_choice("mining", mining, (*TRIPLET_MINERS, "explicit"))
         self.mining: TripletMiner | None = None if mining == "explicit" else triplet_miner(mining)
         self.distance = check_choice("distance", distance, _distances.METRICS)
+        if isinstance(self.mining, DistanceWeighted) and self.distance != "euclidean":
+            raise ValueError(
+                f"distance={distance!r} with distance-weighted mining, which is for plain Euclidean distances of points on the "
+                "unit sphere: expected distance='euclidean', or another mining."
+            )
         self.average = None if average is None else check_choice("average", average, ("valid", "active"))
 
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
@@ -116,8 +133,12 @@ class TripletLoss(SumLoss):
             distances = _distances.pairwise_distances(anchors, references, self.distance)
             values, slopes, chosen, active = self.mining.sums(tf.stop_gradient(distances), pairs, self._term)
             values = attach_slopes(distances, values, slopes)
-        average = self.average or ("active" if isinstance(self.mining, All) else "valid")
-        return [AnchorSums(values, active if average == "active" else chosen)]
+        return [AnchorSums(values, active if self.counts_active else chosen)]
+
+    @property
+    def counts_active(self) -> bool:
+        """Whether the mean is over the triplets with a loss above zero."""
+        return self.average == "active" or (self.average is None and isinstance(self.mining, All))
 
     @property
     def tied_by(self) -> str:

@@ -37,7 +37,13 @@ __all__ = [
     "triplet_miner",
 ]
 
-TRIPLET_MINERS: dict[str, type[TripletMiner]] = {"semi_hard": SemiHard, "hard": Hard, "all": All, "random": RandomNegative}
+TRIPLET_MINERS: dict[str, type[TripletMiner]] = {
+    "semi_hard": SemiHard,
+    "hard": Hard,
+    "all": All,
+    "random": RandomNegative,
+    "distance_weighted": DistanceWeighted,
+}
 
 
 def triplet_miner(mining: Any) -> TripletMiner:
