@@ -102,6 +102,15 @@ def test_explicit_pairs_of_the_wrong_shape_are_refused():
         loss([0, 1, 0], np.zeros((4, 2, 3), np.float32))
 
 
+def test_labels_of_given_pairs_are_0_or_1():
+    loss, x = ContrastiveLoss(pairs="explicit"), np.zeros((2, 2, 3), np.float32)
+    for labels, wrong in (([1, -1], "-1"), ([0.5, 1.0], "0.5")):  # -1 would be dissimilar, whatever similar_label says
+        with pytest.raises(ValueError, match=f"y_true contains {wrong}: expected 0 or 1"):
+            loss(labels, x)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected 0 or 1"):
+            tf.function(loss)(tf.constant(labels), x)
+
+
 def values_and_gradient(loss, labels, x, weights):
     x = tf.convert_to_tensor(x)
     with tf.GradientTape() as tape:

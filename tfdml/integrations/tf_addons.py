@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfdml._checks import check_positive
 from tfdml.distances import as_float
-from tfdml.losses.base import EmbeddingLoss, as_labels
+from tfdml.losses.base import EmbeddingLoss
+from tfdml.losses.contrastive import as_flags
 
 
 @keras.saving.register_keras_serializable(package="tfdml")
@@ -33,7 +34,7 @@ class DistanceContrastiveLoss(EmbeddingLoss):
     Shapes: `y_true` `[B]` or `[B, 1]`, 0 or 1; `y_pred` `[B]` or `[B, 1]`, distances >= 0.
 
     Raises:
-        ValueError: an argument that is not allowed, or shapes that do not fit.
+        ValueError: an argument that is not allowed, labels that are neither 0 nor 1, or shapes that do not fit.
 
     >>> loss = DistanceContrastiveLoss(margin=1.0, similar_label=1)
     >>> print(f"{loss([1, 0], [0.6, 0.6]).numpy():.4f}")
@@ -68,4 +69,4 @@ class DistanceContrastiveLoss(EmbeddingLoss):
                 f"y_pred has shape {tuple(distances.shape)}: expected one distance for each pair, [B] or [B, 1]. For the "
                 "embeddings of both items, [B, 2, D], use tfdml.losses.ContrastiveLoss(pairs='explicit')."
             )
-        return as_labels(y_true), tf.reshape(distances, [-1])
+        return as_flags(y_true), tf.reshape(distances, [-1])

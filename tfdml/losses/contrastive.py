@@ -57,7 +57,7 @@ class ContrastiveLoss(SumLoss):
         name: name of the loss.
 
     Raises:
-        ValueError: an argument that is not known, or shapes that do not fit.
+        ValueError: an argument that is not known, labels of given pairs that are neither 0 nor 1, or shapes that do not fit.
 
     >>> import tensorflow as tf
     >>> loss = ContrastiveLoss(margin=1.0, average="pairs")
@@ -105,7 +105,7 @@ class ContrastiveLoss(SumLoss):
             )
         distances = _distances.pairwise_distances(anchors, references, self.distance)
         d, dtype = tf.stop_gradient(distances), distances.dtype
-        terms = self._terms(d, tf.cast(pairs.positive, dtype), tf.cast(pairs.negative, dtype))
+        terms = self.terms(d, tf.cast(pairs.positive, dtype), tf.cast(pairs.negative, dtype))
         pull, push = tf.reduce_sum(terms.pull, 1), tf.reduce_sum(terms.push, 1)
         positives = tf.cast(pairs.positive_count, dtype)
         if self.average == "pairs":
@@ -135,21 +135,21 @@ class ContrastiveLoss(SumLoss):
     def _explicit(self, similar: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         d = _distances.paired_distances(embeddings[:, 0], embeddings[:, 1], self.distance)
         positive = tf.cast(similar, d.dtype)
-        terms = self._terms(d, positive, 1.0 - positive)
+        terms = self.terms(d, positive, 1.0 - positive)
         if self.average == "pairs":
             return terms.pull + terms.push
         active = tf.reduce_sum(tf.sign(tf.stop_gradient(terms.push)))
         return mean_over(terms.pull, tf.reduce_sum(positive)) + mean_over(terms.push, active)
 
-    def _terms(self, d: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> _Terms:
-        """What each pair adds, where `positive` and `negative` are 1; differentiable."""
+    def terms(self, d: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> PairTerms:
+        """What pairs at distances `d` add, where `positive` and `negative` are 1; differentiable."""
         stretch = d * positive
         gap = tf.nn.relu(self.margin - (tf.square(d) if self.form == "legacy" else d)) * negative
         if self.form == "hinge":
-            return _Terms(stretch, positive, gap, tf.sign(gap))
+            return PairTerms(stretch, positive, gap, tf.sign(gap))
         if self.form == "legacy":
-            return _Terms(0.5 * tf.square(stretch), stretch, 0.5 * gap, d * tf.sign(gap))
-        return _Terms(0.5 * tf.square(stretch), stretch, 0.5 * tf.square(gap), gap)
+            return PairTerms(0.5 * tf.square(stretch), stretch, 0.5 * gap, d * tf.sign(gap))
+        return PairTerms(0.5 * tf.square(stretch), stretch, 0.5 * tf.square(gap), gap)
 
     def _prepare(self, y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if self.pairs == "batch":
@@ -163,11 +163,26 @@ class ContrastiveLoss(SumLoss):
         labels = tf.convert_to_tensor(y_true)
         if labels.shape.rank == 2 and labels.shape[1] == 2:
             return tf.equal(as_labels(labels[:, 0]), as_labels(labels[:, 1])), embeddings
-        flags = as_labels(labels)
+        flags = as_flags(labels)
         return tf.equal(flags, tf.cast(self.similar_label, flags.dtype)), embeddings
 
 
-class _Terms(NamedTuple):
+def as_flags(y_true: Any) -> tf.Tensor:
+    """`[B]` labels of given pairs, each 0 or 1. Others raise, except under XLA."""
+    flags = as_labels(y_true)
+    if flags.dtype == tf.bool:
+        return flags
+    good = tf.equal(flags, tf.zeros([], flags.dtype)) | tf.equal(flags, tf.ones([], flags.dtype))
+    expected = "expected 0 or 1 for each pair; similar_label says which of them is similar."
+    if tf.executing_eagerly():
+        if not tf.reduce_all(good):
+            raise ValueError(f"y_true contains {tf.boolean_mask(flags, ~good)[0].numpy()}: {expected}")
+        return flags
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(good), [f"y_true: {expected} Received:", flags])]):
+        return tf.identity(flags)
+
+
+class PairTerms(NamedTuple):
     """The loss of each pair as a positive and as a negative one, and by how much these grow and fall with the distance."""
 
     pull: tf.Tensor
