@@ -57,11 +57,17 @@ def j_gen(triplets, features, embed, generator, alpha, regular, adversarial, met
     return hard, reg, adv, hard + regular * reg + adversarial * adv
 
 
-def j_contrastive(groups, margin, metric):
+def j_contrastive(groups, margin, metric, form="squared", average="pairs"):
     """`groups`: (anchor, positive, [synthetic negatives]) embeddings, one for each anchor; here and below."""
-    pull = np.mean([0.5 * distance(a, p, metric) ** 2 for a, p, _ in groups])
-    push = np.mean([0.5 * max(0.0, margin - distance(a, n, metric)) ** 2 for a, _, negatives in groups for n in negatives])
-    return pull + push
+
+    def push(d):
+        gap = max(0.0, margin - (d * d if form == "legacy" else d))
+        return {"squared": 0.5 * gap**2, "legacy": 0.5 * gap, "hinge": gap}[form]
+
+    to_positive = [distance(a, p, metric) for a, p, _ in groups]
+    pushes = [push(distance(a, n, metric)) for a, _, negatives in groups for n in negatives]
+    counted = sum(v > 0 for v in pushes) if average == "balanced" else len(pushes)
+    return np.mean([d if form == "hinge" else 0.5 * d**2 for d in to_positive]) + sum(pushes) / max(counted, 1)
 
 
 def j_triplet(groups, margin, metric, average="valid"):

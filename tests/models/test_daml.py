@@ -313,6 +313,11 @@ def test_labels_are_needed(images):
         made().fit(images, verbose=0)
 
 
+def test_several_labels_for_an_item_are_refused_at_the_first_step(images):
+    with pytest.raises(ValueError, match=r"labels have shape .*4.*: DAML draws triplets of classes"):
+        made().fit(images, LABELS[:, None] == np.arange(4), verbose=0)
+
+
 def test_encoders_are_cut_where_they_can_be():
     inputs = keras.Input(SHAPE)
     maps = keras.layers.Conv2D(4, 3, name="maps")(inputs)

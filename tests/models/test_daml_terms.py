@@ -35,6 +35,14 @@ FORMS = {
         ContrastiveLoss(2.0, distance="squared_euclidean"),
         lambda g, p: oracles.j_contrastive(g, 2.0, "squared_euclidean"),
     ),
+    "contrastive hinge": (
+        ContrastiveLoss(1.5, form="hinge", average="balanced"),
+        lambda g, p: oracles.j_contrastive(g, 1.5, "euclidean", "hinge", "balanced"),
+    ),
+    "contrastive legacy": (
+        ContrastiveLoss(1.5, form="legacy"),
+        lambda g, p: oracles.j_contrastive(g, 1.5, "euclidean", "legacy"),
+    ),
     "triplet": (TripletLoss(0.7), lambda g, p: oracles.j_triplet(g, 0.7, "euclidean")),
     "triplet of the paper": (
         TripletLoss(1.0, "random", "squared_euclidean"),
@@ -42,7 +50,8 @@ FORMS = {
     ),
     "triplet soft": (TripletLoss("soft", "hard"), lambda g, p: oracles.j_triplet(g, "soft", "euclidean")),
     "triplet active": (
-        TripletLoss(0.3, "all", "cosine", "active"),
+        # "active" is the default of "all".
+        TripletLoss(0.3, "all", "cosine"),
         lambda g, p: oracles.j_triplet(g, 0.3, "cosine", "active"),
     ),
     "lifted": (LiftedStructureLoss(1.0), lambda g, p: oracles.j_lifted(g, p, 1.0, "euclidean")),

@@ -13,6 +13,7 @@ from tfdml._compat import apply_scaled_gradients, scaled_loss, unlocked
 from tfdml.layers.hard_negative_generator import HardNegativeGenerator
 from tfdml.layers.head import add_state, check_count
 from tfdml.losses.base import as_labels, not_empty
+from tfdml.mining.pairs import is_multi_hot
 from tfdml.models.daml_terms import MINING, Judged, Weighting, check_base_loss, default_negatives, draw_triplets, mean_terms
 from tfdml.models.embedding_model import EmbeddingModel
 from tfdml.models.splitting import split_encoder
@@ -211,6 +212,8 @@ class DAML(EmbeddingModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("DAML needs labels. Fit with (images, labels), e.g. batches of a tfdml sampler.")
+        if is_multi_hot(as_labels(y)):
+            raise ValueError(f"labels have shape {tuple(y.shape)}: DAML draws triplets of classes: expected one label an item.")
         phase = self._phase_in_graph
         with tf.GradientTape(persistent=True) as tape:
             images = tf.cast(x, self.compute_dtype) if x.dtype.is_integer else x

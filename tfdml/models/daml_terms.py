@@ -205,9 +205,10 @@ def default_negatives(loss: Any) -> int:
 def _contrastive(loss: ContrastiveLoss, judged: Judged) -> tf.Tensor:
     to_positive, to_synthetic = judged.distances(loss.distance)
     kept = tf.cast(judged.valid, to_positive.dtype)
-    pull = 0.5 * kept[:, 0] * tf.square(to_positive)
-    push = 0.5 * kept * tf.square(tf.nn.relu(loss.margin - to_synthetic))
-    return mean_over(pull, tf.reduce_sum(kept[:, 0])) + mean_over(tf.reduce_sum(push, 1), tf.reduce_sum(kept))
+    pull = loss.terms(to_positive, kept[:, 0], tf.zeros_like(to_positive)).pull
+    push = loss.terms(to_synthetic, tf.zeros_like(kept), kept).push
+    pushed = tf.sign(tf.stop_gradient(push)) if loss.average == "balanced" else kept
+    return mean_over(pull, tf.reduce_sum(kept[:, 0])) + mean_over(tf.reduce_sum(push, 1), tf.reduce_sum(pushed))
 
 
 def _triplet(loss: TripletLoss, judged: Judged) -> tf.Tensor:
@@ -215,7 +216,7 @@ def _triplet(loss: TripletLoss, judged: Judged) -> tf.Tensor:
     kept = tf.cast(judged.valid, to_positive.dtype)
     x = to_positive[:, None] - to_synthetic
     values = kept * (tf.nn.softplus(x) if loss.margin == "soft" else tf.nn.relu(x + loss.margin))
-    active = tf.cast(values > 0, values.dtype) if loss.average == "active" else kept
+    active = tf.cast(values > 0, values.dtype) if loss.counts_active else kept
     return mean_over(tf.reduce_sum(values, 1), tf.reduce_sum(active))
 
 
