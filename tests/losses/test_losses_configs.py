@@ -9,8 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdml.losses import ContrastiveLoss, TripletLoss
-from tfdml.mining import SemiHard
+from tfdml.losses import (
+    CircleLoss,
+    ContrastiveLoss,
+    LiftedStructureLoss,
+    MarginLoss,
+    MultiSimilarityLoss,
+    NPairLoss,
+    NTXentLoss,
+    SupConLoss,
+    TripletLoss,
+)
+from tfdml.mining import DistanceWeighted, SemiHard
 
 EMBEDDINGS = np.random.default_rng(1).random((6, 3)).astype("float32")
 
@@ -20,6 +30,15 @@ EMBEDDINGS = np.random.default_rng(1).random((6, 3)).astype("float32")
 def test_a_margin_may_be_a_numpy_number(family, margin):
     loss = family(margin)
     assert family.from_config(json.loads(json.dumps(loss.get_config()))).margin == pytest.approx(float(margin))
+
+
+def test_all_other_numbers_may_be_numpys_too():
+    n = np.float32(0.25)
+    miner = DistanceWeighted(n, np.float32(1.5), seed=np.int64(3), dimension=np.int32(4))
+    pairs = [CircleLoss(n, n), LiftedStructureLoss(n), MarginLoss(n, n, miner), MultiSimilarityLoss(n, n, n, n)]
+    for loss in (*pairs, NPairLoss(l2=n), NTXentLoss(n), SupConLoss(n), TripletLoss(n, miner)):
+        config = json.loads(json.dumps(loss.get_config()))
+        assert type(loss).from_config(config).get_config() == loss.get_config()
 
 
 @pytest.mark.parametrize("margin", ["0.2", True, np.float32("nan"), -1])

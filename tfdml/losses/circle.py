@@ -54,7 +54,7 @@ class CircleLoss(SumLoss):
         super().__init__(reduction=reduction, name=name)
         check_positive("margin", margin)
         check_positive("gamma", gamma)
-        self.margin, self.gamma = margin, gamma
+        self.margin, self.gamma = float(margin), float(gamma)
 
     def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")

@@ -67,7 +67,7 @@ class LiftedStructureLoss(SumLoss):
     ) -> None:
         super().__init__(reduction=reduction, name=name)
         check_positive("margin", margin)
-        self.margin = margin
+        self.margin = float(margin)
         self.variant = check_choice("variant", variant, ("original", "generalized"))
         self.distance = check_choice("distance", distance, _distances.METRICS)
 

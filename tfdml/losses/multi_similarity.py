@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -59,11 +60,13 @@ class MultiSimilarityLoss(SumLoss):
         super().__init__(reduction=reduction, name=name)
         check_positive("alpha", alpha)
         check_positive("beta", beta)
-        if not isinstance(base, (int, float)) or not -1 <= base <= 1:
+        given: Any = base  # NumPy's numbers, too
+        if not isinstance(given, numbers.Real) or not -1 <= float(given) <= 1:
             raise ValueError(f"base={base!r}: expected a cosine similarity, a number from -1 to 1.")
         if epsilon is not None:
             check_positive("epsilon", epsilon, allow_zero=True)
-        self.alpha, self.beta, self.base, self.epsilon = alpha, beta, base, epsilon
+        self.alpha, self.beta, self.base = float(alpha), float(beta), float(base)
+        self.epsilon = None if epsilon is None else float(epsilon)
 
     def sums(self, pairs: Pairs, anchors: tf.Tensor, references: tf.Tensor | None) -> list[AnchorSums]:
         distances = _distances.pairwise_distances(anchors, references, "cosine")

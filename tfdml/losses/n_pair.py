@@ -70,7 +70,7 @@ class NPairLoss(SumLoss):
         super().__init__(reduction=reduction, name=name)
         check_positive("l2", l2, allow_zero=True)
         self.variant = check_choice("variant", variant, ("mc", "ovo"))
-        self.l2 = l2
+        self.l2 = float(l2)
         self.positives = check_choice("positives", positives, ("one", "all"))
 
     def per_anchor(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:

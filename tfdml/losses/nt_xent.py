@@ -20,7 +20,7 @@ class _TemperatureLoss(SumLoss):
     def __init__(self, temperature: float, reduction: str | None, name: str | None) -> None:
         super().__init__(reduction=reduction, name=name)
         check_positive("temperature", temperature)
-        self.temperature = temperature
+        self.temperature = float(temperature)
 
     def get_config(self) -> dict[str, Any]:
         return {"temperature": self.temperature, **super().get_config()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -61,11 +62,11 @@ class DistanceWeighted(TripletMiner):
             raise ValueError(f"lower={lower!r}: expected a distance between points of the unit sphere, 0 < lower < 2.")
         if upper is not None and (not _is_number(upper) or not lower < upper <= 2):
             raise ValueError(f"upper={upper!r}: expected a distance with lower={lower} < upper <= 2, or None for no cut-off.")
-        if dimension is not None and (not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1):
+        if dimension is not None and (isinstance(dimension, bool) or not hasattr(dimension, "__index__") or dimension < 1):
             raise ValueError(f"dimension={dimension!r}: expected the length of the embeddings, an integer >= 1, or None.")
-        self.lower, self.upper = lower, upper
+        self.lower, self.upper = float(lower), None if upper is None else float(upper)
         self.fallback = check_choice("fallback", fallback, ("none", "uniform"))
-        self.seed, self.dimension = check_seed(seed), dimension
+        self.seed, self.dimension = check_seed(seed), None if dimension is None else int(dimension)
 
     def probabilities(self, distances: Any, pairs: Any, dimension: int | None = None) -> tf.Tensor:
         """`[B, M]`: how likely each item is to be drawn as the negative of each anchor. A row is 0 if none can be."""
@@ -157,4 +158,4 @@ class _Draw:
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool)
+    return isinstance(x, numbers.Real) and not isinstance(x, bool)

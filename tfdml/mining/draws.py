@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import tensorflow as tf
 
 # tf.random's stateless numbers are others under XLA than without.
@@ -11,15 +14,16 @@ _GOLDEN = 0x9E3779B97F4A7C15
 UNITS = float(2**23)
 
 
-def check_seed(seed: object) -> int:
+def check_seed(seed: Any) -> int:
     """Returns `seed` if it is an integer of 32 bits, else raises a `ValueError`.
 
     >>> check_seed(7)
     7
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**31) <= seed < 2**31:
+    number = None if isinstance(seed, bool) or not hasattr(seed, "__index__") else operator.index(seed)
+    if number is None or not -(2**31) <= number < 2**31:
         raise ValueError(f"seed={seed!r}: expected an integer of 32 bits.")
-    return seed
+    return number
 
 
 def content_key(seed: int, content: tf.Tensor) -> tf.Tensor:
