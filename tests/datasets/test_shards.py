@@ -188,6 +188,15 @@ def test_tar_shards_are_indexed(images, tmp_path):
         index_shards(other, overwrite=True)
 
 
+def test_tar_shards_of_older_days(images, tmp_path):
+    tar(tmp_path / "0.tar", {os.fsdecode(b"caf\xe9/a.png"): images.image_bytes(0)})
+    data = index_shards(tmp_path)
+    assert (data.ids.tolist(), tuple(data.class_names)) == ([r"caf\udce9/a"], (r"caf\udce9",))
+    tar(tmp_path / "0.tar", {"a.png": images.image_bytes(0), "a.json": b"[1]"})
+    with pytest.raises(ShardError, match=r"its .cls or .json is damaged"):
+        index_shards(tmp_path, overwrite=True)
+
+
 def test_bad_files_are_named_with_the_place(kept, images, tmp_path):
     there = copied(kept, tmp_path)
     file = there / kept._source.manifest.files[1][0]
@@ -272,6 +281,28 @@ def test_images_that_cannot_be_read(folder, images, tmp_path):
             write_shards(tmp_path / "in", tmp_path / "other", **arguments)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux file systems take such names")
+def test_names_that_are_not_utf8_and_loops_of_links(images, tmp_path):
+    mug = tmp_path / "in" / "mug"
+    mug.mkdir(parents=True)
+    (mug / "0.png").write_bytes(images.image_bytes(0))
+    (mug / "up").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert write_shards(tmp_path / "in", tmp_path / "loop").ids.tolist() == image_folder(tmp_path / "in").ids.tolist()
+    (mug / os.fsdecode(b"caf\xe9.png")).write_bytes(images.image_bytes(1))
+    with pytest.raises(UnreadableImageError, match=r"mug/caf\\udce9.png: its name is not UTF-8"):
+        write_shards(tmp_path / "in", tmp_path / "out")
+    data = write_shards(tmp_path / "in", tmp_path / "out", on_unreadable="skip")
+    assert data.ids.tolist() == ["mug/0.png"]
+    assert data.skipped == ((r"mug/caf\udce9.png", "its name is not UTF-8"),)
+
+
+def test_shards_are_not_written_over_while_they_are_read(kept):
+    for data in (kept, kept.subset([0, 1]).in_memory()):
+        with pytest.raises(ValueError, match="read from shards that lie there"):
+            write_shards(data, path_of(kept), store="pixels", overwrite=True)
+    assert len(open_shards(path_of(kept))) == 45
+
+
 def test_a_restart_writes_only_what_is_missing(folder, kept, tmp_path):
     whole = write_shards(folder, tmp_path, items_per_shard=7)
     files = [tmp_path / name for name, _, _ in whole._source.manifest.files]
@@ -304,6 +335,7 @@ def test_a_conversion_that_was_killed_goes_on(folder, kept, tmp_path):
     with pytest.raises(FileNotFoundError, match="cut short"):
         open_shards(tmp_path)
     done = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.tfrecord")}
+    (tmp_path / "images-00014-of-00015.tfrecord.1.part").write_bytes(b"of another process that was killed")
     counted = []
     data = write_shards(folder, tmp_path, items_per_shard=3, progress=lambda *now: counted.append(now))
     assert counted[-1] == (45, 45)
@@ -311,3 +343,4 @@ def test_a_conversion_that_was_killed_goes_on(folder, kept, tmp_path):
     assert [data.image_bytes(i) for i in range(45)] == [kept.image_bytes(i) for i in range(45)]
     unchanged = [file for file, at in done.items() if file.stat().st_mtime_ns == at]
     assert len(unchanged) >= min(3, len(done))
+    assert not list(tmp_path.glob("*.part"))

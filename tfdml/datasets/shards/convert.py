@@ -15,10 +15,11 @@ from typing import Any
 import tensorflow as tf
 
 from tfdml._checks import check_choice, check_positive
+from tfdml._listing import is_utf8, printable
 from tfdml.datasets.dataset import Dataset
 from tfdml.datasets.files import MAX_PIXELS, ON_UNREADABLE, UnreadableImageError, why_undecodable
 from tfdml.datasets.shards.dataset import ShardedDataset, open_shards
-from tfdml.datasets.shards.entries import Entry, counted
+from tfdml.datasets.shards.entries import Entry, counted, folder_of_shards
 from tfdml.datasets.shards.layout import MANIFEST, PARTS, STORES, Manifest, ShardError
 from tfdml.datasets.shards.parts import Part, Row, merge, part_file
 from tfdml.datasets.shards.records import RecordWriter, scan_tar, scan_tfrecord
@@ -73,14 +74,14 @@ def write_shards(
         workers: processes. With more than 1, a script needs `if __name__ == "__main__":`.
         address: of a Ray cluster that does it instead (`"auto"`, `"host:6379"`, or `"local"` for one on this machine). All
             nodes must see `source` and `path`. Needs `tfdml[ray]`.
-        overwrite: removes what another conversion has left in `path`.
+        overwrite: begins anew, whatever another conversion has left in `path`. Its shards stay if they have other names.
         progress: called with (items done, items in all).
 
     Returns:
         The opened shards, see `open_shards`.
 
     Raises:
-        ValueError: a bad argument; `path` holds shards of another source, or other settings.
+        ValueError: a bad argument; `path` holds shards of another source, or other settings, or those that `source` reads.
         UnreadableImageError: see `on_unreadable`.
         RuntimeError: a worker was killed, or a count does not agree.
 
@@ -106,6 +107,9 @@ def write_shards(
         "on_unreadable": on_unreadable,
     }
     folder = Path(path).expanduser()
+    own = folder_of_shards(source)
+    if own is not None and own.resolve() == folder.resolve():
+        raise ValueError(f"path={str(path)!r}: the images are read from shards that lie there. Pass another folder.")
     count = -(-total // items_per_shard)
 
     def tasks() -> Iterator[_Task]:
@@ -240,6 +244,9 @@ def _converted(
         tuple(skipped),
     ).write(folder)
     shutil.rmtree(folder / PARTS)
+    if total is not None:
+        for unfinished in folder.glob("images-*-of-*.tfrecord.*.part"):  # of processes that were killed while they wrote
+            unfinished.unlink(missing_ok=True)
     return open_shards(folder)
 
 
@@ -252,13 +259,14 @@ def _write(task: _Task) -> int:
     try:
         for entry in task.entries:
             data, reason = _read(entry)
+            name = printable([entry.id])
             if reason and task.settings["on_unreadable"] == "error":
                 raise UnreadableImageError(
-                    f"{entry.id}: {reason}. Repair or remove it, or pass on_unreadable='skip' to leave such files out.",
-                    [(entry.id, reason)],
+                    f"{name}: {reason}. Repair or remove it, or pass on_unreadable='skip' to leave such files out.",
+                    [(name, reason)],
                 )
             if reason:
-                skipped.append((entry.id, reason))
+                skipped.append((name, reason))
             else:
                 rows.append(writer.add(encode(data), entry.label, entry.id, entry.fields))
         size = writer.finish()
@@ -282,6 +290,8 @@ def _scan(task: _Task) -> int:
 
 def _read(entry: Entry) -> tuple[bytes, str | None]:
     """The image's bytes, and why they cannot be used."""
+    if not is_utf8([entry.id]):
+        return b"", "its name is not UTF-8"
     try:
         data = entry.read()
     except OSError as error:

@@ -11,7 +11,8 @@ from typing import Any
 from tfdml._listing import EXTENSIONS
 from tfdml.datasets.csv_file import csv
 from tfdml.datasets.dataset import Dataset
-from tfdml.datasets.sources import FileSource
+from tfdml.datasets.shards.source import ShardSource
+from tfdml.datasets.sources import DecodedSource, FileSource
 
 
 @dataclasses.dataclass
@@ -59,6 +60,14 @@ def counted(source: Dataset | str | os.PathLike[str]) -> tuple[int, Iterator[Ent
     return total, _of_folder(path)
 
 
+def folder_of_shards(source: Any) -> Path | None:
+    """The folder of the shards that the images of a dataset are read from; None if they come from elsewhere."""
+    images = source._source if isinstance(source, Dataset) else None
+    while isinstance(images, DecodedSource):
+        images = images.source
+    return images.folder if isinstance(images, ShardSource) else None
+
+
 def _of_dataset(data: Dataset) -> Iterator[Entry]:
     in_files = isinstance(data._source, FileSource)
     for index in range(len(data)):
@@ -73,15 +82,20 @@ def _of_folder(root: Path) -> Iterator[Entry]:
         yield Entry(os.path.join(root, name), True, name.partition("/")[0], name, {"path": name})
 
 
-def _walk(folder: str, above: str) -> Iterator[str]:
+def _walk(folder: str, above: str, folders_above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Relative paths of the images below class folders, in the order of `image_folder`; one folder's names in memory at a time.
 
-    That order is by the whole path, in which the name of a folder is followed by a slash.
+    That order is by the whole path, in which the name of a folder is followed by a slash. As there, a folder that is one of
+    those above it (a loop of links) is left out.
     """
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in folders_above:
+        return
     with os.scandir(folder) as found:
         entries = sorted((entry.name + "/" * entry.is_dir(), entry.path) for entry in found if not entry.name.startswith("."))
     for name, path in entries:
         if name.endswith("/"):
-            yield from _walk(path, above + name)
+            yield from _walk(path, above + name, folders_above | {here})
         elif above and name.lower().endswith(EXTENSIONS):
             yield above + name

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdml._listing import EXTENSIONS
+from tfdml._listing import EXTENSIONS, printable
 from tfdml.datasets.shards.layout import ShardError
 from tfdml.datasets.shards.parts import Row
 from tfdml.preprocessing import SIGNATURES
@@ -156,7 +156,8 @@ def _sample(file: Path, key: str, members: dict[str, tarfile.TarInfo], raw: Any)
     if not images:
         return
     member = members[images[0]]
-    place = f"{file}, byte {member.offset_data:,} ({member.name})"
+    key = printable([key])  # of whatever bytes the name was made
+    place = f"{file}, byte {member.offset_data:,} ({printable([member.name])})"
     image, *texts = (_content(raw, file, members.get(ending)) for ending in (images[0], ".cls", ".json"))
     if not image.startswith(SIGNATURES):
         raise ShardError(f"{place}: not a JPEG, PNG, BMP or GIF file.")
@@ -164,7 +165,7 @@ def _sample(file: Path, key: str, members: dict[str, tarfile.TarInfo], raw: Any)
         fields = json.loads(texts[1]) if texts[1] else {}
         label: Any = fields.pop("label", key.rpartition("/")[0].rpartition("/")[2])
         label = texts[0].decode().strip() if texts[0] else label
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ShardError(f"{place}: its .cls or .json is damaged ({error}).") from None
     if texts[0] and label.lstrip("-").isdecimal() and str(int(label)) == label:
         label = int(label)
