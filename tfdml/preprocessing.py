@@ -88,7 +88,7 @@ class ImagePreprocessing:
         image = tf.io.decode_image(file, channels=3, dtype=tf.uint8, expand_animations=False)
         image.set_shape([None, None, 3])
         image = upright(image, file)
-        return image if self.channels == 3 else _luma(image)
+        return image if self.channels == 3 else luma(image)
 
     def resize_image(self, image: tf.Tensor) -> tf.Tensor:
         """`image`: `[height, width, channels]`, 0 to 255. Returns `uint8` of this object's `shape`."""
@@ -137,7 +137,7 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _luma(image: tf.Tensor) -> tf.Tensor:
+def luma(image: tf.Tensor) -> tf.Tensor:
     """The brightness of each pixel, ITU-R BT.601; equal channels give exactly their value."""
     weighted = tf.cast(image, tf.int32) * tf.constant([299, 587, 114])
     return tf.cast((tf.reduce_sum(weighted, axis=-1, keepdims=True) + 500) // 1000, tf.uint8)

@@ -59,7 +59,12 @@ def test_leaves_the_callers_labels_alone():
     assert labels.tolist() == [3, 1, 3, 2]
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda x: np.array(x, object), lambda x: np.array(x).astype("S")])
+KINDS = [list, tuple, np.array, lambda x: np.array(x, object), lambda x: np.array(x).astype("S")]
+if hasattr(np.dtypes, "StringDType"):  # of NumPy 2
+    KINDS.append(lambda x: np.array(x, np.dtypes.StringDType()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_strings_are_numbered_in_sorted_order(kind):
     groups = ClassGroups.from_labels(kind(["pear", "apple", "pear", "fig"]))
     assert groups.class_names == ("apple", "fig", "pear")
@@ -87,6 +92,7 @@ def test_at_least_shares_the_items():
         ([], ValueError, "empty"),
         (np.zeros((0,), np.int64), ValueError, "empty"),
         (np.zeros((3, 1), np.int64), ValueError, r"shape \(3, 1\).*reshape"),
+        (np.eye(3, dtype=np.int64), ValueError, r"shape \(3, 3\).*argmax"),
         (7, ValueError, r"shape \(\)"),
         ([[1, 2], [3]], ValueError, "ragged|shape"),
         (np.array([1.0, np.nan]), TypeError, "float64.*astype"),

@@ -46,8 +46,8 @@ def dense_labels(labels: Any, class_names: Sequence[str] | None, count: int) -> 
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype == object and array.ndim == 1 and all(isinstance(value, str) for value in array):
-        array = array.astype(str)
+    if array.ndim == 1 and array.dtype.kind in "OST" and all(isinstance(value, (str, bytes)) for value in array):
+        array = np.array([value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in array])
     if array.ndim != 1 or len(array) != count:
         raise ValueError(f"labels of shape {tuple(np.shape(labels))}: expected one label for each of {count} images.")
     if count == 0:
@@ -90,6 +90,7 @@ def columns(fields: Mapping[str, Sequence[Any]], count: int) -> dict[str, list[A
         if not isinstance(name, str) or not name:
             raise ValueError(f"fields: {name!r} is not a column name; expected non-empty text.")
         column = values.tolist() if isinstance(values, np.ndarray) else list(values)
+        column = [value.item() if isinstance(value, np.generic) else value for value in column]
         if isinstance(values, (str, bytes)) or len(column) != count:
             raise ValueError(f"fields[{name!r}] has {len(column)} values: expected one for each of {count} images.")
         result[name] = column

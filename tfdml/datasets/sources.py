@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfdml.preprocessing import ImagePreprocessing
+from tfdml.preprocessing import ImagePreprocessing, luma
 
 
 class ImageSource(Protocol):
@@ -85,7 +85,7 @@ class ArraySource:
         if self.shape[3] == 1 and preprocessing.channels == 3:
             image = tf.image.grayscale_to_rgb(image)
         elif self.shape[3] == 3 and preprocessing.channels == 1:
-            image = tf.image.rgb_to_grayscale(image)
+            image = luma(image)
         if preprocessing.shape[:2] == preprocessing.uncropped().shape[:2] == self.shape[1:3]:
             return image
         return preprocessing.resize_image(image)

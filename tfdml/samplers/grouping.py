@@ -95,10 +95,11 @@ def _as_integers(labels: Any) -> tuple[NDArray[np.integer[Any]], tuple[str, ...]
     except ValueError as error:
         raise ValueError(f"labels are ragged: expected one label per item, shape [N]. ({error})") from None
     if array.ndim != 1:
-        raise ValueError(f"labels have shape {array.shape}: expected one label per item, shape [N]. Try labels.reshape(-1).")
+        remedy = "numpy.argmax(labels, 1) of one-hot rows" if array.ndim == 2 and array.shape[1] > 1 else "labels.reshape(-1)"
+        raise ValueError(f"labels have shape {array.shape}: expected one label per item, shape [N]. Try {remedy}.")
     if array.size == 0:
         raise ValueError("labels are empty: expected one label per item, shape [N] with N >= 1.")
-    if array.dtype.kind in "USO":
+    if array.dtype.kind in "USOT":
         return _number_strings(array)
     if array.dtype.kind not in "iu":
         raise TypeError(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfdml.datasets.shards.layout import INDEX, Manifest, ShardError
 from tfdml.datasets.sources import encode_png
-from tfdml.preprocessing import ImagePreprocessing
+from tfdml.preprocessing import ImagePreprocessing, luma
 
 _OPEN_FILES = 256
 TABLES = ("shard", "offset", "length", "checksum")
@@ -126,5 +126,5 @@ class ShardLoad:
         if wanted == stored:
             return image
         if wanted.channels != stored.channels:
-            image = tf.image.grayscale_to_rgb(image) if stored.channels == 1 else tf.image.rgb_to_grayscale(image)
+            image = tf.image.grayscale_to_rgb(image) if stored.channels == 1 else luma(image)
         return wanted.resize_image(image)
