@@ -245,6 +245,13 @@ def test_mixed_precision_through_fit():
     assert model.head.read()[2].numpy().all()
 
 
+def test_a_memory_can_be_filled_by_hand_before_any_step():
+    memory = CrossBatchMemory(ContrastiveLoss(), 4)
+    with pytest.raises(ValueError, match="does not know the length of embeddings"):
+        memory.read()
+    assert pushed(memory, 5, 6) == ([0, 0, 5, 6], [False, False, True, True])
+
+
 def test_bad_input_is_refused_with_a_reason():
     for wrong in (0, -1, 2.5):
         with pytest.raises(ValueError, match=r"size=.*expected an integer >= 1"):

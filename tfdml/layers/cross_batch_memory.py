@@ -111,6 +111,8 @@ class CrossBatchMemory(Head):
         For use by hand: `references, reference_labels, valid = memory.read()`, then
         `loss.between(labels, embeddings, reference_labels, references, valid)`.
         """
+        if not self.built:
+            raise ValueError("The memory does not know the length of embeddings before it has seen one: call it or push first.")
         return (
             tf.convert_to_tensor(self.embeddings),
             tf.convert_to_tensor(self.labels),
@@ -131,7 +133,11 @@ class CrossBatchMemory(Head):
 
     def _checked(self, embeddings: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor]:
         embeddings = tf.cast(tf.convert_to_tensor(embeddings), self.compute_dtype)
-        if embeddings.shape.rank != 2 or not embeddings.shape[1:].is_compatible_with(self.embeddings.shape[1:]):
+        if embeddings.shape.rank != 2:
+            raise ValueError(f"embeddings have shape {tuple(embeddings.shape)}: expected [B, D].")
+        if not self.built:  # pushed by hand, before any step
+            self.build(embeddings.shape)
+        if not embeddings.shape[1:].is_compatible_with(self.embeddings.shape[1:]):
             raise ValueError(
                 f"embeddings have shape {tuple(embeddings.shape)}: expected [B, {self.embeddings.shape[1]}], as the first had."
             )
