@@ -151,6 +151,19 @@ def test_a_callback_can_stop_it():
     assert len(history["loss"]) == 1
 
 
+def test_weights_of_half_precision_are_kept_as_they_were(tmp_path):
+    model = tfdml.EmbeddingModel(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16")]))
+    model.compile("sgd", loss=tfdml.losses.TripletLoss())
+    state = distributed._State(model, tmp_path / "checkpoint.npz", True)
+    before = weights_of(model)
+    state.save(3)
+    for weight in model.weights:
+        weight.assign(tf.ones_like(tf.convert_to_tensor(weight)))
+    assert state.restore() == 3
+    for one, other in zip(weights_of(model), before, strict=True):
+        np.testing.assert_array_equal(one.astype(np.float32), other.astype(np.float32))
+
+
 def test_bad_input_is_refused_with_a_reason(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.npz"
     model, _ = workers_run.train(tf.distribute.get_strategy(), path, epochs=1)

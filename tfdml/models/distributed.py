@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdml._checks import check_positive
 from tfdml._compat import KERAS_3, build_for
+from tfdml.layers.head import check_count
 from tfdml.replicas import distribute, gather
 
 
@@ -67,10 +67,9 @@ def fit_distributed(
         >>> len(history.history["loss"])
         3
     """
-    check_positive("steps_per_epoch", steps_per_epoch)
-    check_positive("epochs", epochs)
-    save_every = steps_per_epoch if save_every is None else save_every
-    check_positive("save_every", save_every)
+    steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch, 1)
+    epochs = check_count("epochs", epochs, 1)
+    save_every = steps_per_epoch if save_every is None else check_count("save_every", save_every, 1)
     strategy = model.distribute_strategy
     first = _is_first_worker(strategy)
     state = _State(model, None if checkpoint is None else Path(checkpoint), first)
@@ -133,7 +132,7 @@ class _State:
         if self.path is None:
             return
         # Every worker reads: what replicas hold unlike values of, such as moving averages, is a mean over all of them.
-        values = [np.array(tf.convert_to_tensor(variable)) for variable in self.variables]
+        values = [_as_array(variable) for variable in self.variables]
         if not self.writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +165,14 @@ class _State:
                 "model and its optimizer: expected the checkpoint of the same model. Give another file, or delete this one."
             )
         for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
+            variable.assign(tf.cast(value, variable.dtype))
         return step
+
+
+def _as_array(variable: Any) -> np.ndarray:
+    value = tf.convert_to_tensor(variable)
+    # A file of NumPy holds no bfloat16; float32 holds all of its numbers.
+    return np.array(tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value)
 
 
 def _train_function(model: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
