@@ -51,6 +51,7 @@ class _IndexSearch(Search):
         self._known: set[int] = set()
         self._rows: list[Floats] = []
         self._index: AnnoyIndex | ExactIndex | None = None
+        self._numbers = np.empty(0, np.int64)  # of the items in the index
 
     def __len__(self) -> int:
         return len(self._idxs)
@@ -103,7 +104,7 @@ class _IndexSearch(Search):
             return [[] for _ in queries], [[] for _ in queries]
         found = index.search(queries, min(k, len(index)))
         distances = found.distances**2 if self.distance.name == "squared_euclidean" else found.distances
-        return np.asarray(self._idxs)[found.numbers].tolist(), distances.tolist()
+        return self._numbers[found.numbers].tolist(), distances.tolist()
 
     def get_config(self) -> dict[str, Any]:
         # Not the config of the base class: its canonical_name is the name of the Python class.
@@ -134,22 +135,23 @@ class _IndexSearch(Search):
         Raises:
             IndexFormatError: if it was written by another backend, for another distance or dimension, or is damaged.
         """
-        record = json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))
+        record = _read_record(Path(path) / RECORD)
         for key, expected in {"backend": self.canonical_name, "distance": self.distance.name, "dim": self.dim}.items():
-            if record.get(key) != expected:
-                raise IndexFormatError(f"{path}: {key}={record.get(key)!r} where this search has {expected!r}.")
+            if record[key] != expected:
+                raise IndexFormatError(f"{path}: {key}={record[key]!r} where this search has {expected!r}.")
         self.reset()
         if record["idxs"]:
             idxs = [int(idx) for idx in record["idxs"]]
             index = self._read(Path(path), record["index"], idxs)
             self._idxs, self._known, self._index = idxs, set(idxs), index
-            self._rows = [index.vectors()]
+            self._rows, self._numbers = [index.vectors()], np.array(idxs, np.int64)
 
     def _built(self) -> AnnoyIndex | ExactIndex | None:
         with self._lock:
             if self._index is None and self._idxs:
                 self._rows = [np.concatenate(self._rows)]
                 self._index = self._build(self._rows[0], _as_ids(self._idxs))
+                self._numbers = np.array(self._idxs, np.int64)
             return self._index
 
     def _build(self, rows: Floats, ids: list[str]) -> AnnoyIndex | ExactIndex:
@@ -257,7 +259,10 @@ class ExactSearch(_IndexSearch):
         np.save(folder / VECTORS_FILE, index.vectors(), allow_pickle=False)
 
     def _read(self, folder: Path, index: Any, idxs: list[int]) -> ExactIndex:
-        rows = np.load(folder / VECTORS_FILE, allow_pickle=False)
+        try:
+            rows = np.load(folder / VECTORS_FILE, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise IndexFormatError(f"{folder / VECTORS_FILE}: damaged ({error}).") from error
         if rows.shape != (len(idxs), self.dim):
             raise IndexFormatError(f"{folder / VECTORS_FILE}: shape {rows.shape}, expected {(len(idxs), self.dim)}.")
         return self._build(rows, _as_ids(idxs))
@@ -267,6 +272,14 @@ for _backend in (AnnoySearch, ExactSearch):
     SEARCH_ALIASES[_backend.canonical_name] = _backend
     # TF Similarity 0.17 refuses any search object whose class has another name, and then makes it again by the canonical name.
     _backend.__name__ = "NMSLibSearch"
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_bytes())
+        return {key: record[key] for key in ("backend", "distance", "dim", "idxs", "index")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexFormatError(f"{file}: not a record of a search, or damaged ({type(error).__name__}: {error}).") from error
 
 
 def _as_ids(idxs: list[int]) -> list[str]:
