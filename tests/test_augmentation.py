@@ -48,6 +48,17 @@ def test_images_smaller_than_the_crop_are_refused():
         RandomCropFlip(64, 64)(tf.zeros([2, 32, 32, 3], tf.uint8))
 
 
+def test_what_is_no_batch_of_images_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(32, 32, 3\): expected a batch"):
+        RandomCropFlip(8, 8)(tf.zeros([32, 32, 3], tf.uint8))
+    unknown = tf.function(RandomCropFlip(8, 8), input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    with pytest.raises(ValueError, match="expected a batch"):
+        unknown(tf.zeros([2, 32, 32, 3], tf.uint8))
+    for wrong in ({"height": 0}, {"width": -1}, {"light": 1.5}, {"light": -0.1}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            RandomCropFlip(**{"height": 8, "width": 8, **wrong})
+
+
 def test_a_seed_decides_everything():
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (16, 9, 9, 3)), tf.uint8)
     augment = RandomCropFlip(5, 5, light=0.2)

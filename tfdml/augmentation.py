@@ -6,6 +6,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfdml._checks import check_positive
+
 
 @dataclasses.dataclass(frozen=True)
 class RandomCropFlip:
@@ -24,7 +26,7 @@ class RandomCropFlip:
     Shapes: `uint8 [B, H, W, C]` to `uint8 [B, height, width, C]`.
 
     Raises:
-        ValueError: when called, if the images are smaller than the crop.
+        ValueError: a number out of range; when called, if the images are no batch, or smaller than the crop.
 
     Example:
         >>> import tensorflow as tf
@@ -37,8 +39,21 @@ class RandomCropFlip:
     flip: bool = True
     light: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_positive("height", self.height)
+        check_positive("width", self.width)
+        check_positive("light", self.light, allow_zero=True)
+        if self.light >= 1:
+            raise ValueError(f"light={self.light!r}: expected a share below 1; 0.2 is a change by a fifth.")
+
     def __call__(self, images: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """`seed`: two integers that decide everything random; the samplers give each step its own. None draws anew."""
+        images = tf.convert_to_tensor(images)
+        if images.shape.rank != 4 or None in images.shape[1:]:
+            raise ValueError(
+                f"images have shape {images.shape}: expected a batch [B, H, W, C], all but B known. Images that were "
+                "just loaded get their shape by tf.ensure_shape."
+            )
         if images.shape[1] < self.height or images.shape[2] < self.width:
             raise ValueError(
                 f"images of {images.shape[1]} x {images.shape[2]} pixels: expected at least the crop of {self.height} x "
