@@ -42,6 +42,8 @@ def main() -> None:
     sampler = tfdml.samplers.PKSampler(train.labels, arguments.classes, arguments.examples, seed=arguments.seed)
 
     # 3. LFW's protocol on the unseen classes: as many pairs of one class as of two, in ten folds that share no class.
+    if unseen.num_classes < 8:
+        raise SystemExit(f"{unseen.num_classes} classes are kept to judge on: expected at least 8, two folds of four.")
     few = min(unseen.num_classes // 4, 10)
     available = int((unseen.class_counts * (unseen.class_counts - 1) // 2).sum())
     count = min(3000, available // 2 // few * few)

@@ -32,6 +32,8 @@ def main() -> None:
     else:
         train, unseen = data.split_by_class(test=0.5, seed=arguments.seed)
     train, unseen = train.in_memory(), unseen.in_memory()
+    if unseen.num_classes < 8:
+        raise SystemExit(f"{unseen.num_classes} classes are kept to judge on: expected at least 8, two folds of four.")
 
     # 2. Large batches: some classes with many images each, so that there are many positive pairs, and others as negatives. In
     #    a large batch a semi-hard negative is truly semi-hard: the nearest of hundreds that is farther than the positive.
