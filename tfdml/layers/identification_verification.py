@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfdml._checks import check_choice, check_positive
 from tfdml.distances import paired_distances, pairwise_distances
 from tfdml.layers._thresholds import best_threshold
-from tfdml.layers.head import Head, add_state
+from tfdml.layers.head import Head, add_state, check_count
 from tfdml.losses.base import mean_over, not_empty
 from tfdml.replicas import gather
 
@@ -86,10 +86,9 @@ class IdentificationVerification(Head):
         self.pairs = check_choice("pairs", pairs, PAIRS)
         check_positive("weight", weight, allow_zero=True)
         check_positive("margin", margin)
-        check_positive("reset_every", reset_every, allow_zero=True)
-        check_positive("window", window)
         self.weight, self.first_margin = weight, margin
-        self.reset_every, self.window = int(reset_every), int(window)
+        self.reset_every = check_count("reset_every", reset_every, 0)
+        self.window = check_count("window", window, 1)
 
     def build(self, input_shape: Any) -> None:
         self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.num_classes), initializer="glorot_uniform")
