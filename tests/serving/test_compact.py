@@ -16,7 +16,7 @@ from tfdml_serving.living.compaction import compact
 from tfdml_serving.living.folding import forget_folded
 from typer.testing import CliRunner
 
-from tfdml.bundle import Bundle, BundleError, Embedder, Searcher, Threshold, export, verify
+from tfdml.bundle import Bundle, BundleError, Embedder, MatchProbability, Searcher, Threshold, export, verify
 from tfdml.bundle.layout import versions
 from tfdml.cli import app
 
@@ -33,8 +33,9 @@ def first(model, tmp_path_factory) -> Path:
     """A published first version."""
     to = tmp_path_factory.mktemp("compact") / "products"
     threshold = {"far": Threshold(0.4, 0.3, 0.5, 0.95, "made up")}
+    probability = MatchProbability("isotonic", (0.1, 0.25), (0.9, 0.2), 0.0, 0.0, 500)
     options = {"evaluation": {"recall_at_1": 0.5}, "thresholds": threshold, "search_fields": ["label", "price"], "max_k": 20}
-    export(model, gallery_dataset(), to, **options).close()
+    export(model, gallery_dataset(), to, match_probability=probability, **options).close()
     return to
 
 
@@ -92,6 +93,7 @@ def test_the_next_version_holds_it_all(home, living, model):
     assert (manifest.space, manifest.folded.catalogue, manifest.folded.sequence) == (space, living.name, living.sequence)
     assert manifest.model.fingerprint != old.model.fingerprint
     assert (manifest.thresholds, manifest.evaluation, manifest.metric) == (old.thresholds, old.evaluation, old.metric)
+    assert manifest.match_probability == old.match_probability is not None
     assert (manifest.search.method, manifest.search.max_k, manifest.search.fields) == ("exact", 20, ("label", "price"))
     assert size_of_model(home / "2") < 1.2 * size_of_model(home / "1")
 

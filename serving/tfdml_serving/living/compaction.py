@@ -35,10 +35,10 @@ def compact(
 ) -> Bundle | None:
     """Publishes the next version of a bundle, with the changes of a living catalogue in it.
 
-    The encoder is the same, and so are the embedding space, the thresholds and the evaluation; index, catalogue, pictures and
-    the model's own search signatures hold the new gallery. Everything is written to a hidden directory, verified, with the
-    model, and renamed in one step. The living catalogue is only read, so a service may go on writing to it: what it adds
-    meanwhile is not in the new version, and is applied beside it.
+    The encoder is the same, and so are the embedding space, the thresholds, the match probability and the evaluation;
+    index, catalogue, pictures and the model's own search signatures hold the new gallery. Everything is written to a hidden
+    directory, verified, with the model, and renamed in one step. The living catalogue is only read, so a service may go on
+    writing to it: what it adds meanwhile is not in the new version, and is applied beside it.
 
     Items of another space are embedded anew if their image was kept; others are left out, which the manifest records, and stay
     in the living catalogue.
@@ -105,6 +105,7 @@ def _publish(
             search=found,
             space=manifest.space,
             folded=FoldedRecord(living.name, sequence, tuple(left_out)),
+            match_probability=manifest.match_probability,
         )
         report("verify", 0.0)
         verify(directory, deep=True)
