@@ -65,3 +65,23 @@ def test_16_bit_pictures_are_not_white():
     grey = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     shown = to_rgb(Image.open(io.BytesIO(encoded(Image.fromarray(grey), "PNG"))))
     np.testing.assert_array_equal(np.asarray(shown)[..., 0], grey >> 8)
+
+
+def test_exif_data_turn_a_picture_and_damaged_ones_are_passed_over(tmp_path):
+    flat = Image.fromarray(np.full((24, 48, 3), 99, np.uint8))
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    # The second breaks off behind the byte order. Pillow reads it on opening, and hides that, where a file has no resolution.
+    for name, exif, size in (("sideways", sideways, (24, 48)), ("damaged", b"Exif\0\0II*\0", (48, 24))):
+        (tmp_path / f"{name}.jpg").write_bytes(encoded(flat, "JPEG", exif=exif, dpi=(72, 72)))
+        data = Dataset.from_files([tmp_path / f"{name}.jpg"], [0])
+        (file,) = make_thumbnails(data, 48)
+        assert (name, Image.open(io.BytesIO(file)).size) == (name, size)
+
+
+def test_a_picture_that_pillow_finds_too_large_is_shown_as_the_model_sees_it(monkeypatch):
+    data = Dataset.from_arrays(np.full((1, 16, 16, 3), 99, np.uint8), [0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = next(make_thumbnails(data, 8))
+    monkeypatch.undo()
+    assert picture(file).shape == (8, 8, 3)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tfdml.bundle.thumbnails import to_rgb
+from tfdml.bundle.thumbnails import UNREADABLE, to_rgb
 from tfdml.data_care.near_duplicates import BLANK, grey_square
 
 _COLOURS = 8
@@ -82,7 +82,7 @@ def _read(data: bytes) -> ImageFacts | str:
     try:
         with Image.open(io.BytesIO(data)) as image:
             picture = to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         return f"cannot be decoded: {error}"
     pixels = hashlib.sha256(repr(picture.size).encode())
     pixels.update(picture.tobytes())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tfdml.bundle.thumbnails import to_rgb
+from tfdml.bundle.thumbnails import UNREADABLE, to_rgb
 
 SIDE = 96
 _QUALITY = 80
@@ -56,7 +56,7 @@ def small_picture(file: bytes, side: int) -> Image.Image:
         with Image.open(io.BytesIO(file)) as image:
             image.draft("RGB", (2 * side, 2 * side))
             picture = to_rgb(image)
-    except (OSError, SyntaxError, ValueError):
+    except UNREADABLE:
         picture = Image.new("RGB", (side, side), "#9aa0a6")
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture

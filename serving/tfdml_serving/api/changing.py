@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfdml.bundle.thumbnails import thumbnail_of
+from tfdml.bundle.thumbnails import UNREADABLE, thumbnail_of
 from tfdml_serving.api.calls import Call
 from tfdml_serving.api.models import PutItem
 from tfdml_serving.api.searching import Searching, checked_embedding, from_base64
@@ -135,5 +135,5 @@ def _thumbnail(file: bytes) -> bytes | None:
     """A small picture; None for the few files that the model reads and Pillow does not."""
     try:
         return thumbnail_of(io.BytesIO(file), _SIDE)
-    except (OSError, SyntaxError, ValueError):
+    except UNREADABLE:
         return None
