@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import tfdml
 from tfdml.cli import app, main
+from tfdml.cli.console import plain_table
 
 SIZE = 32
 
@@ -133,6 +134,24 @@ def test_mistakes_get_a_sentence_and_exit_code_1(arguments, message, monkeypatch
     assert "error:" in error
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.one_stack
+def test_an_extra_that_is_missing_gets_a_sentence(monkeypatch, capsys):
+    def app():
+        raise ImportError("FAISS is missing. Install it: pip install 'tfdml[faiss]'")
+
+    monkeypatch.setattr("tfdml.cli.app", app)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err.strip() == "error: FAISS is missing. Install it: pip install 'tfdml[faiss]'"
+
+
+@pytest.mark.one_stack
+def test_names_are_printed_as_they_are(capsys):
+    plain_table("a :key:", ["id", "size [cm]"], [[":dress:7", "[red]"]])
+    printed = capsys.readouterr().out
+    assert [name for name in ("a :key:", "size [cm]", ":dress:7", "[red]") if name not in printed] == []
 
 
 def test_a_file_that_is_no_image_and_too_many_neighbours_are_refused(bundle, tmp_path):

@@ -202,7 +202,7 @@ def describe(opened: Bundle) -> str:
         interval = f"{each.confidence:.0%} interval {each.low:.4f} to {each.high:.4f}"
         lines.append(f"  threshold   {escape(name)}: up to {each.distance:.4f} ({interval}; {escape(each.target)})")
     if manifest.evaluation:
-        shares = [f"{spoken(name)} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
+        shares = [f"{escape(spoken(name))} {value:.1%}" for name, value in sorted_figures(manifest.evaluation)]
         lines.append(f"  evaluation  {', '.join(shares)}")
     return "\n".join(lines)
 

@@ -14,13 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+# Without emoji: rich would print an item :key:7 as a picture.
+console = Console(highlight=False, emoji=False)
+_errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def errors() -> tuple[type[Exception], ...]:
     """What a user can cause and mend; anything else is a defect and keeps its traceback."""
-    return (ValueError, TypeError, OSError, RuntimeError)
+    return (ValueError, TypeError, OSError, RuntimeError, ImportError)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -70,7 +71,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> None:
     table.add_column("")
     columns = list(dict.fromkeys(name for figures in rows.values() for name, _ in sorted_figures(figures)))
     for name in columns:
-        table.add_column(spoken(name), justify="right")
+        table.add_column(escape(spoken(name)), justify="right")
     for label, figures in rows.items():
         table.add_row(escape(label), *[f"{100 * figures[name]:.1f}%" if name in figures else "" for name in columns])
     console.print(table)
@@ -83,7 +84,7 @@ def figures_table(rows: Mapping[str, Mapping[str, float]], title: str) -> None:
 def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        table.add_column(escape(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*[escape(cell) for cell in row])
     console.print(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from tfdml._checks import check_choice
 from tfdml.cli.bundles import answer_row, describe, print_hits, save_picture
@@ -81,13 +82,14 @@ def demo(
         answers = bundle.search(embeddings, _NEIGHBOURS)
         print_hits(f"A photograph of {queries.class_names[queries.labels[0]]}", answers[0])
         _pictures(bundle, queries, files, answers, out, figures["trained"])
-    say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {out / 'answers.png'} and {out / 'mistakes.png'}, then try:")
+    place = escape(str(out))
+    say(f"\nDone in {time.monotonic() - started:.0f} s. Look at {place}/answers.png and {place}/mistakes.png, then try:")
     # Where the environment is not active, the command has to be called by its path.
-    command = "tfdml" if shutil.which("tfdml") else sys.argv[0]
-    say(f"  {command} report {out} --out {out / 'report.html'}")
-    say(f"  {command} verify {bundle.path}")
-    say(f"  {command} search {bundle.path} {files[0]} --picture answer.png")
-    say(f"  {command} serve {out / 'products'}    # a search page at http://127.0.0.1:8000; try it with {out / 'queries'}")
+    command = "tfdml" if shutil.which("tfdml") else escape(sys.argv[0])
+    say(f"  {command} report {place} --out {place}/report.html")
+    say(f"  {command} verify {escape(str(bundle.path))}")
+    say(f"  {command} search {escape(str(bundle.path))} {escape(str(files[0]))} --picture answer.png")
+    say(f"  {command} serve {place}/products    # a search page at http://127.0.0.1:8000; try it with {place}/queries")
 
 
 def _dataset(name: str) -> Dataset:
@@ -97,7 +99,7 @@ def _dataset(name: str) -> Dataset:
         try:
             return datasets.grocery_store()
         except datasets.DownloadError as error:
-            say(f"There are no photographs, so a catalogue of products is drawn instead. The reason: {error}")
+            say(f"There are no photographs, so a catalogue of products is drawn instead. The reason: {escape(str(error))}")
             name = "rendered_catalogue"
     return datasets.load(name)
 
@@ -118,7 +120,7 @@ def _thresholds(model: EmbeddingModel, test: Dataset, seed: int) -> dict[str, Th
     try:
         match = calibrate(model.embed(test), test.labels, precision=_PRECISION, seed=seed)
     except ValueError as error:
-        say(f"Answers will not be told from mistakes by their distance: {error}")
+        say(f"Answers will not be told from mistakes by their distance: {escape(str(error))}")
         return {}
     say(f"Up to a distance of {match.distance:.3f} the nearest item is of the right product {_PRECISION:.0%} of the time.")
     return {"match": match.threshold}

@@ -75,10 +75,10 @@ def rollback(
     older = [number for number in there if number < served]
     if version is None:
         if not older:
-            raise ValueError(f"there is no version before {served}; {escape(str(path))} has {_named(there)}.")
+            raise ValueError(f"there is no version before {served}; {path} has {_named(there)}.")
         version = older[-1]
     if version not in there:
-        raise ValueError(f"version={version}: there is no such version; {escape(str(path))} has {_named(there)}.")
+        raise ValueError(f"version={version}: there is no such version; {path} has {_named(there)}.")
     if verify:
         bundle.verify(path / str(version))
     pin.write(version)
