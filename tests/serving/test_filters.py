@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tfdml_serving.engine.filters import DEEPEST, LONGEST, MOST_CONDITIONS, parse_filter
+from tfdml_serving.engine.selection import Selections
 from tfdml_serving.errors import FilterError
+
+from tfdml.bundle import write_catalogue
 
 FIELDS = {"title": "text", "price": "real", "stock": "integer", "shelf life": "integer", 'a"b': "text"}
 
@@ -165,3 +169,12 @@ def test_the_largest_filter_runs_in_sqlite():
 def test_a_pattern_of_many_wildcards_takes_no_time_to_speak_of():
     chosen = parse_filter(f"title like '{'%a' * 500}b'", FIELDS)
     assert not chosen.matches({"title": "a" * 20_000})
+
+
+def test_only_so_many_filters_are_kept_however_few_the_items(tmp_path):
+    write_catalogue(tmp_path / "items", ["a", "b"], {"stock": [1, 2]})
+    selections = Selections(tmp_path / "items", 2, most_kept=3)
+    filters = [parse_filter(f"stock < {number}", FIELDS) for number in range(5)]
+    with contextlib.closing(selections):
+        assert [selections.select(each).count for each in filters] == [0, 0, 1, 2, 2]
+        assert list(selections._found) == filters[-3:]

@@ -22,6 +22,7 @@ from tfdml_serving.engine.filters import Filter
 Integers = npt.NDArray[np.int64]
 
 _CACHE_BYTES = 48 << 20
+_MOST_KEPT = 512  # the filters themselves take memory, too, however small the catalogue
 _ROWS_PER_TASK = 131_072
 _MAPPED_BYTES = 1 << 40  # as much as there is; SQLite has a limit of its own
 
@@ -59,11 +60,13 @@ class Selections:
     Args:
         path: the catalogue's file.
         items: how many items it has.
-        cache_bytes: how much may be kept.
+        cache_bytes: how much of what was found may be kept.
+        most_kept: for how many filters.
     """
 
-    def __init__(self, path: Path, items: int, cache_bytes: int = _CACHE_BYTES) -> None:
-        self._path, self._items, self._cache_bytes = path, items, cache_bytes
+    def __init__(self, path: Path, items: int, cache_bytes: int = _CACHE_BYTES, most_kept: int = _MOST_KEPT) -> None:
+        self._path, self._items = path, items
+        self._cache_bytes, self._most_kept = cache_bytes, most_kept
         self._found: OrderedDict[Filter, Future[Selected]] = OrderedDict()
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
@@ -122,7 +125,7 @@ class Selections:
         with self._lock:
             total = sum(future.result().bytes for future in self._found.values() if _is_there(future))
             for where in list(self._found)[:-1]:
-                if total <= self._cache_bytes:
+                if total <= self._cache_bytes and len(self._found) <= self._most_kept:
                     break
                 if _is_there(self._found[where]):
                     total -= self._found.pop(where).result().bytes
