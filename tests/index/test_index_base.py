@@ -71,6 +71,13 @@ def test_cosine_divides_by_the_length() -> None:
     np.testing.assert_allclose(found, [[0.6, 0.8], [1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
+def test_vectors_in_bfloat16_are_numbers() -> None:
+    half = pytest.importorskip("ml_dtypes").bfloat16
+    vectors = np.array([[3, 4], [1, 0]], half)
+    np.testing.assert_allclose(check_vectors(vectors, "cosine"), [[0.6, 0.8], [1, 0]], rtol=1e-6)
+    assert check_queries(vectors[0], 2, "euclidean").tolist() == [[3, 4]]
+
+
 def test_ids_become_plain_strings() -> None:
     ids = check_ids(np.array(["a", "ä"]), 2)
     assert ids == ("a", "ä")

@@ -71,7 +71,9 @@ def check_vectors(vectors: npt.ArrayLike, metric: str, argument: str = "vectors"
         raise ValueError(f"{argument}: expected a 2-D array [items, dimension], received shape {array.shape}.")
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise ValueError(f"{argument}: received shape {array.shape}, which is empty. Expected at least one vector.")
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+    # What a model of the policy mixed_bfloat16 predicts: NumPy does not know its type as a number.
+    half = array.dtype.name == "bfloat16"
+    if not (half or np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"{argument}: expected real numbers, received dtype {array.dtype}.")
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(array, dtype=np.float32)
