@@ -63,7 +63,7 @@ def test_exact_search_has_no_gap_and_copies_are_no_misses() -> None:
     assert gap.found_at[10][:3] == (1, 1, 1)
     assert gap.farther_at == {1: 1, 10: 1}
     copies = ExactIndex(np.repeat(items[:20], 3, axis=0), ids)
-    assert index_gap(Misses(copies), copies, queries, ks=(2,)).found_at[2].value == 1
+    assert index_gap(Misses(copies), copies, queries, ks=2).found_at[2].value == 1
 
 
 def test_an_annoy_index() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfdml.evaluation import retrieval
+from tfdml.evaluation import retrieval, retrieval_by_distances
 
 
 def clusters(count=120, dimension=8, classes=12, spread=0.8, seed=0):
@@ -217,6 +217,14 @@ def test_large_labels_stay_different() -> None:
     labels = np.array([big, big + 1, big, big + 1])
     found = retrieval(embeddings, labels, None, embeddings, labels.astype(np.uint64), metric="euclidean", ks=(1,))
     assert found.per_query.answers.tolist() == [2, 2, 2, 2]
+
+
+def test_one_k_alone_and_ks_that_can_be_read_once() -> None:
+    embeddings, labels = clusters()
+    expected = retrieval(embeddings, labels, ks=(2,)).as_dict()
+    assert retrieval(embeddings, labels, ks=2).as_dict() == retrieval(embeddings, labels, ks=iter([2])).as_dict() == expected
+    squared = ((embeddings[:, None] - embeddings[None]) ** 2).sum(axis=2)
+    assert list(retrieval_by_distances(squared, labels, ks=2).recall_at) == [2]
 
 
 def test_as_dict_is_plain_and_takes_a_prefix() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -88,11 +88,11 @@ def check_answers(classes: Integers, gallery_classes: Integers, exclude: Integer
     return answers
 
 
-def check_ks(ks: Sequence[int], available: int) -> int:
-    """The largest of the ks."""
+def check_ks(ks: int | Iterable[int], available: int, argument: str = "ks") -> list[int]:
+    """The ks as a list; one alone is a list of one."""
     numbers = list(ks) if isinstance(ks, Iterable) else [ks]
     if not numbers or any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in numbers):
-        raise ValueError(f"ks={ks!r}: expected whole numbers >= 1, such as (1, 5, 10).")
+        raise ValueError(f"{argument}={ks!r}: expected whole numbers >= 1, such as (1, 5, 10).")
     if max(numbers) > available:
-        raise ValueError(f"ks={ks!r}: a query can find only {available} items. Leave out the larger ones.")
-    return int(max(numbers))
+        raise ValueError(f"{argument}={ks!r}: a query can find only {available} items. Leave out the larger ones.")
+    return [int(k) for k in numbers]

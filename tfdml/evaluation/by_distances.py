@@ -20,7 +20,7 @@ def retrieval_by_distances(
     labels: npt.ArrayLike,
     gallery_labels: npt.ArrayLike | None = None,
     *,
-    ks: Sequence[int] | None = None,
+    ks: int | Sequence[int] | None = None,
     ties: str = "number",
     name: str = "given",
 ) -> RetrievalResult:
@@ -67,9 +67,8 @@ def retrieval_by_distances(
         exclude = np.full(count, -1)
     answers = check_answers(classes, gallery_classes, exclude)
     available = items - (gallery_labels is None)
-    ks = [k for k in (1, 5, 10) if k <= max(available, 1)] if ks is None else ks
-    largest = check_ks(ks, available)
-
+    ks = check_ks([k for k in (1, 5, 10) if k <= max(available, 1)] if ks is None else ks, available)
+    largest = max(ks)
     check_choice("ties", ties, TIES)
 
     found = PerQuery(

@@ -57,7 +57,7 @@ class RetrievalCallback(DuringFit):
         self,
         dataset: Dataset | tuple[Any, Any],
         every: int = 1,
-        ks: Sequence[int] = (1,),
+        ks: int | Sequence[int] = (1,),
         metric: str | None = None,
         prefix: str = "val_",
         batch_size: int = 64,
@@ -65,9 +65,8 @@ class RetrievalCallback(DuringFit):
         embedder: Any = None,
     ) -> None:
         super().__init__(dataset, every, metric, METRICS, prefix, batch_size, verbose, embedder)
-        self.ks = tuple(ks)
         check_answers(self._classes, self._classes, np.arange(len(self._classes)))
-        check_ks(self.ks, len(self._classes) - 1)
+        self.ks = tuple(check_ks(ks, len(self._classes) - 1))
         self.result: RetrievalResult | None = None
 
     def measured(self, embeddings: np.ndarray, metric: str) -> tuple[dict[str, float], str]:

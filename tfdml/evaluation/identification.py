@@ -86,7 +86,7 @@ def identification(
     *,
     metric: str | Scorer = "cosine",
     firs: Sequence[float] | None = None,
-    ranks: Sequence[int] = (1,),
+    ranks: int | Sequence[int] = (1,),
     block: int = BLOCK_BYTES,
 ) -> IdentificationResult:
     r"""Open-set identification: DIR@FIR, and the ROC of "known or unknown".
@@ -148,7 +148,7 @@ def identification(
             f"labels: {int(known.sum())} of {len(known)} queries are of a class in the gallery. Open-set identification needs "
             "known and unknown queries; open_set_split deals a dataset out that way."
         )
-    check_ks(ranks, len(present))
+    ranks = check_ks(ranks, len(present), "ranks")
     rates = _check_firs(firs, int((~known).sum()))
     order = np.argsort(gallery_classes.reshape(-1), kind="stable")
     distances = comparison(np.concatenate([queries, items[order]]), metric)
@@ -159,8 +159,8 @@ def identification(
     mine, its_rank = nearest_own[known], rank[known]
     thresholds = {fir: _threshold(unknown, np.concatenate([nearest[known], mine, unknown]), fir) for fir in rates}
     return IdentificationResult(
-        rank_at={int(r): float((its_rank <= r).mean()) for r in ranks},
-        dir_at={fir: {int(r): float(((mine <= t) & (its_rank <= r)).mean()) for r in ranks} for fir, t in thresholds.items()},
+        rank_at={r: float((its_rank <= r).mean()) for r in ranks},
+        dir_at={fir: {r: float(((mine <= t) & (its_rank <= r)).mean()) for r in ranks} for fir, t in thresholds.items()},
         thresholds={fir: float(distances.sign * t) for fir, t in thresholds.items()},
         auc=_auc(nearest[known], unknown),
         known=int(known.sum()),

@@ -67,7 +67,7 @@ def index_gap(
     labels: npt.ArrayLike | None = None,
     gallery_labels: npt.ArrayLike | None = None,
     *,
-    ks: Sequence[int] = (1, 10),
+    ks: int | Sequence[int] = (1, 10),
     confidence: float = 0.95,
     seed: int = 0,
 ) -> IndexGap:
@@ -106,7 +106,8 @@ def index_gap(
         raise ValueError(
             f"exact: {exact.metric} distance in {exact.dimension} dimensions, index has {index.metric} in {index.dimension}."
         )
-    largest = check_ks(ks, len(exact))
+    ks = check_ks(ks, len(exact))
+    largest = max(ks)
     truth, found = exact.search(queries, largest), index.search(queries, largest)
     count = len(truth)
     values: dict[str, Doubles] = {}
@@ -118,11 +119,11 @@ def index_gap(
         values[f"found_{k}"] = hit.mean(axis=1)
         mine = found.distances[:, k - 1].astype(np.float64)
         ratio = np.divide(mine, last, out=np.where(mine > last, np.inf, 1.0), where=last > 0)
-        farther[int(k)] = float(np.maximum(ratio, 1).mean())
+        farther[k] = float(np.maximum(ratio, 1).mean())
     if labels is not None:
         values |= _recall_lost(labels, gallery_labels, exact, truth, found, ks)
     intervals = ratio_intervals(values, np.arange(count), confidence=confidence, resamples=2000, method="percentile", seed=seed)
-    shares = {int(k): values[f"found_{k}"] for k in ks}
+    shares = {k: values[f"found_{k}"] for k in ks}
     return IndexGap(
         found_at={k: intervals[f"found_{k}"] for k in shares},
         all_found_at={k: float((each == 1).mean()) for k, each in shares.items()},

@@ -21,7 +21,7 @@ def evaluate_dataset(
     gallery: Dataset | None = None,
     *,
     metric: str | None = None,
-    ks: Sequence[int] | None = None,
+    ks: int | Sequence[int] | None = None,
     batch_size: int = 64,
 ) -> RetrievalResult:
     """Retrieval figures of a Keras model on a dataset.

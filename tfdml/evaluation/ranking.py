@@ -40,7 +40,7 @@ def retrieval(
     gallery_ids: Iterable[Any] | None = None,
     *,
     metric: str = "cosine",
-    ks: Sequence[int] | None = None,
+    ks: int | Sequence[int] | None = None,
     also: Sequence[str] = (),
     ties: str = "number",
     relevance: npt.ArrayLike | Relevance | Sequence[Any] | None = None,
@@ -139,8 +139,8 @@ def retrieval(
     available = len(data.items) - int(data.excluded.counts().max())
     if ks is None:
         ks = [k for k in (1, 5, 10) if k <= max(available, 1)]
-    largest = check_ks(ks, available)
-    ks = [int(k) for k in ks]
+    ks = check_ks(ks, available)
+    largest = max(ks)
 
     count = len(data.queries)
     found = PerQuery(
