@@ -24,7 +24,7 @@ from tfdml_serving.errors import BadRequest, UnknownItem
 from tfdml_serving.living import LivingCatalogue
 from tfdml_serving.living.delta import Delta, Row
 
-from tfdml.bundle import BundleError, FoldedRecord
+from tfdml.bundle import BundleError, FoldedRecord, Threshold
 
 ITEMS = 260
 
@@ -329,3 +329,9 @@ def test_a_bound_leaves_out_nothing_within_it():
             assert within <= set(places.tolist()) <= {place for _, place in alive}
             assert len(places) <= len(within) + 5
         assert not len(delta.search(query, 10, bound=alive[0][0] / 2)[0])
+
+
+def test_the_threshold_of_the_name_match_is_the_usual_one(tmp_path):
+    thresholds = {name: Threshold(distance, 0.1, 0.9, 0.95, "made up") for name, distance in (("far", 0.3), ("match", 0.2))}
+    with HeldVersion.open(make_bundle(tmp_path / "1", random_items(0, 8), thresholds=thresholds)) as held:
+        assert held.threshold() == thresholds["match"]

@@ -17,6 +17,8 @@ FORMAT = "tfdml.bundle"
 SCHEMA_VERSION = 4
 """Older versions lack what `_SINCE` names; they are read, and written back byte for byte."""
 _SINCE = {"search": 2, "space": 3, "folded": 3, "match_probability": 4}
+MATCH = "match"
+"""The threshold that is taken where none is asked for, see `Manifest.usual_threshold`."""
 LARGEST_MANIFEST = 64 << 20
 
 
@@ -160,6 +162,10 @@ class Manifest:
     def __post_init__(self) -> None:
         if not self.space:
             object.__setattr__(self, "space", self.model.fingerprint)
+
+    def usual_threshold(self) -> str | None:
+        """The name of the threshold for those who ask for none: "match", else the first by name; None where there is none."""
+        return MATCH if MATCH in self.thresholds else min(self.thresholds, default=None)
 
     def identity(self) -> str:
         """SHA-256 of all but the file list. The catalogue keeps a copy, so that no manifest can be put beside another's."""

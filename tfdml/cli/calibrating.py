@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tfdml.bundle import Bundle, MatchProbability, Threshold
     from tfdml.datasets import Dataset
 
-MATCH = "match"
 Far = Annotated[
     float | None,
     typer.Option(help="Calibrate what a match is: the share of pairs of two classes that may pass as one.", show_default=False),
@@ -34,6 +33,7 @@ def calibrated(
     model: Any, held_out: Dataset | None, far: float | None, fir: float | None, precision: float | None
 ) -> dict[str, Any]:
     """`thresholds` and `match_probability` as `tfdml.bundle.export` takes them; empty if nothing was asked for."""
+    from tfdml.bundle.manifest import MATCH
     from tfdml.evaluation import calibrate, fit_match_probability
     from tfdml.evaluation.of_models import default_metric, embed
 
@@ -80,10 +80,10 @@ def from_record(record: Mapping[str, Any]) -> dict[str, Any]:
 def limit(opened: Bundle, within: str) -> tuple[float | None, str]:
     """The distance that `--within` means, or None for no limit, and what it stands for."""
     known = opened.manifest.thresholds
-    if within == "none" or (within == "auto" and not known):
-        return None, ""
     if within == "auto":
-        within = MATCH if MATCH in known else next(iter(sorted(known)))
+        within = opened.manifest.usual_threshold() or "none"
+    if within == "none":
+        return None, ""
     if within in known:
         return known[within].distance, known[within].target
     try:

@@ -130,8 +130,8 @@ class Subject:
             given: dict[str, Any] = {"title": f"{bundle.path.parent.name}, version {bundle.path.name}", "facts": facts}
             if manifest.evaluation:
                 given["floors"] = {"noted at export": manifest.evaluation}
-            if manifest.thresholds:
-                name, threshold = next(iter(manifest.thresholds.items()))
+            if (name := manifest.usual_threshold()) is not None:
+                threshold = manifest.thresholds[name]
                 given |= {"threshold": threshold.distance, "threshold_text": f"the bundle's own, {name}: {threshold.target}"}
             return cls(
                 np.array(bundle.index.vectors()),

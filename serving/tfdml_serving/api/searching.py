@@ -193,11 +193,12 @@ class Searching:
     def _answer(self, held: HeldVersion, found: Sequence[Found], version: int | None) -> Answer:
         threshold = held.threshold()
         limit = None if threshold is None else threshold.distance
+        farthest = np.float32(np.inf if limit is None else limit)  # distances are float32
         hits = [
             {
                 "id": hit.id,
                 "distance": hit.distance,
-                "match": None if limit is None else hit.distance <= limit,
+                "match": None if limit is None else bool(hit.distance <= farthest),
                 "fields": hit.fields,
                 "thumbnail": thumbnail_path(hit.id, version) if hit.has_thumbnail else None,
             }

@@ -218,9 +218,9 @@ class HeldVersion:
         return [] if self._living is None else self._living.unembedded(self.space)
 
     def threshold(self) -> Threshold | None:
-        """The calibrated distance beyond which an answer is "no match": the manifest's only one, or the first by name."""
-        thresholds = self.manifest.thresholds
-        return thresholds[min(thresholds)] if thresholds else None
+        """The calibrated distance beyond which an answer is "no match"; None where the bundle has none."""
+        name = self.manifest.usual_threshold()
+        return None if name is None else self.manifest.thresholds[name]
 
     def close(self) -> None:
         """Stops following the living catalogue and closes the files. The mapped index goes with the last reference to it."""
