@@ -73,7 +73,13 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def pack_fake_model(
-    directory: Path, vectors: np.ndarray, model_bytes: bytes = b"not a real graph", recall: float = 0.5, trees: int = 2
+    directory: Path,
+    vectors: np.ndarray,
+    model_bytes: bytes = b"not a real graph",
+    recall: float = 0.5,
+    trees: int = 2,
+    fields: dict[str, list] | None = None,
+    thumbnails: list[bytes] | None = None,
 ):
     """A bundle whose SavedModel is only bytes: enough for everything that needs no TensorFlow."""
     from tfdml.bundle.packing import Gallery, pack
@@ -82,12 +88,9 @@ def pack_fake_model(
     (directory / "saved_model.pb").write_bytes(model_bytes)
     (directory / "variables" / "variables.index").write_bytes(b"index" * 7)
     (directory / "variables" / "variables.data-00000-of-00001").write_bytes(bytes(range(200)))
-    gallery = Gallery(
-        np.asarray(vectors, np.float32),
-        [f"item/{i}" for i in range(len(vectors))],
-        {"title": [f"Thing {i}" for i in range(len(vectors))], "price": [0.5 * i for i in range(len(vectors))]},
-        "euclidean",
-    )
+    fields = fields or {"title": [f"Thing {i}" for i in range(len(vectors))], "price": [0.5 * i for i in range(len(vectors))]}
+    ids = [f"item/{i}" for i in range(len(vectors))]
+    gallery = Gallery(np.asarray(vectors, np.float32), ids, fields, "euclidean", thumbnails=thumbnails)
     return pack(directory, gallery, fake_record(vectors.shape[1]), recall=recall, trees=trees)
 
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from bundle_helpers import pack_fake_model
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -386,6 +388,16 @@ def test_compare_bundles_and_runs(shop, run, bundle, calibrated, tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             call("compare", *arguments)
+
+
+@pytest.mark.one_stack
+def test_compare_leaves_out_items_whose_class_is_not_known(tmp_path):
+    labels = ["a", "b", "c"] * 3 + [None, None]
+    pack_fake_model(tmp_path, np.random.default_rng(0).normal(size=(11, 4)), fields={"label": labels})
+    output = call("compare", tmp_path, tmp_path)
+    assert "9 items of 3 classes are in both" in output
+    assert "2 more have no label and are left out" in output
+    assert "9 queries" in output
 
 
 def test_evaluate_by_class_and_with_intervals(shop, run):

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from bundle_helpers import pack_fake_model
 from report_subjects import subject
 
 import tfdml
@@ -114,3 +115,15 @@ def test_a_subject_of_a_dataset_takes_its_pictures() -> None:
     assert made.image_bytes(4) == data.image_bytes(4)
     assert made.title == "Nine"
     assert len(made) == 9
+
+
+def test_items_of_a_bundle_without_a_label_are_left_out(tmp_path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(5, 4))
+    pictures = [bytes([number]) for number in range(5)]
+    pack_fake_model(tmp_path, vectors, fields={"label": ["b", None, "a", "b", None]}, thumbnails=pictures)
+    found = Subject.of_bundle(tmp_path)
+    assert list(found.ids) == ["item/0", "item/2", "item/3"]
+    assert [found.class_names[label] for label in found.labels] == ["b", "a", "b"]
+    np.testing.assert_allclose(found.embeddings, vectors[[0, 2, 3]], rtol=1e-6)
+    assert [found.image_bytes(number) for number in range(3)] == [pictures[0], pictures[2], pictures[3]]
+    assert list(found.remarks) == ["2 of 5 items have no label and are left out."]

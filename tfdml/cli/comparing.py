@@ -113,16 +113,21 @@ def _of_bundles(first: Path, second: Path, label: str) -> tuple[list[RetrievalRe
 
     with Bundle.open(first) as one, Bundle.open(second) as two:
         places = [{item: number for number, item in enumerate(bundle.index.ids)} for bundle in (one, two)]
-        ids = [item for item in places[0] if item in places[1]]
-        if len(ids) < 2:
-            raise ValueError(f"{second}: it has {len(ids)} items in common with {first}, expected two or more.")
         if label not in one.catalogue.fields:
             raise ValueError(f"--label {label}: {first} has no such field. Known: {', '.join(one.catalogue.fields) or 'none'}.")
+        both = [item for item in places[0] if item in places[1]]
+        given = [item[label] for item in one.catalogue.items([places[0][item] for item in both])]
+        # Nothing is right or wrong about an item whose class is not known.
+        ids = [item for item, name in zip(both, given, strict=True) if name is not None]
+        classes = [str(name) for name in given if name is not None]
+        if len(ids) < 2:
+            raise ValueError(f"{second}: it has {len(ids)} items with a {label} in common with {first}, expected two or more.")
         numbers = [np.array([place[item] for item in ids]) for place in places]
-        classes = [str(item[label]) for item in one.catalogue.items(numbers[0].tolist())]
-        left = [len(bundle) - len(ids) for bundle in (one, two)]
+        left = [len(bundle) - len(both) for bundle in (one, two)]
         apart = f" ({left[0]:,} and {left[1]:,} are in one of them only)" if any(left) else ""
         say(f"{len(ids):,} items of {len(set(classes))} classes are in both{apart}")
+        if len(ids) < len(both):
+            say(escape(f"{len(both) - len(ids):,} more have no {label} and are left out."))
         pairs: list[tuple[Any, Any]] = list(zip((one, two), numbers, strict=True))
         results = [retrieval(bundle.index.vectors(n), classes, metric=bundle.manifest.metric) for bundle, n in pairs]
     return results, ids, classes

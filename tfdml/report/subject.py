@@ -102,10 +102,10 @@ class Subject:
 
     @classmethod
     def of_bundle(cls, path: str | os.PathLike[str], **options: Any) -> Subject:
-        """The gallery of a bundle, every item a query against all others. Loads no TensorFlow.
+        """The gallery of a bundle, every item with a label a query against all others. Loads no TensorFlow.
 
         Raises:
-            ValueError: if its catalogue knows no classes (a field "label") or holds no pictures.
+            ValueError: if its catalogue knows no classes (by a field "label") or holds no pictures.
         """
         from tfdml.bundle import Bundle
 
@@ -117,9 +117,13 @@ class Subject:
                 )
             if not catalogue.has_thumbnails:
                 raise ValueError(f"{bundle.path} holds no pictures of its items. Export it with thumbnails.")
-            names = [str(item[LABEL]) for item in catalogue]
-            class_names, labels = np.unique(names, return_inverse=True)
-            pictures = [catalogue.thumbnail(number) or b"" for number in range(len(catalogue))]
+            names = [item[LABEL] for item in catalogue]
+            known = [number for number, name in enumerate(names) if name is not None]
+            if not known:
+                raise ValueError(f"{bundle.path}: none of its items has a {LABEL}, so nothing is known to be right or wrong.")
+            class_names, labels = np.unique([str(names[number]) for number in known], return_inverse=True)
+            pictures = [catalogue.thumbnail(number) or b"" for number in known]
+            ids = catalogue.ids()
             model, index = manifest.model, manifest.index
             facts = [
                 ("bundle", str(bundle.path)),
@@ -128,16 +132,19 @@ class Subject:
                 ("index", f"{index['backend']}, finds {index['recall']:.1%} of the {index['recall_at']} true neighbours"),
             ]
             given: dict[str, Any] = {"title": f"{bundle.path.parent.name}, version {bundle.path.name}", "facts": facts}
+            if len(known) < len(names):
+                left_out = len(names) - len(known)
+                given["remarks"] = [f"{left_out:,} of {len(names):,} items have no {LABEL} and are left out."]
             if manifest.evaluation:
                 given["floors"] = {"noted at export": manifest.evaluation}
             if (name := manifest.usual_threshold()) is not None:
                 threshold = manifest.thresholds[name]
                 given |= {"threshold": threshold.distance, "threshold_text": f"the bundle's own, {name}: {threshold.target}"}
             return cls(
-                np.array(bundle.index.vectors()),
+                np.array(bundle.index.vectors(known)),
                 labels.reshape(-1),
                 class_names.tolist(),
-                catalogue.ids(),
+                [ids[number] for number in known],
                 pictures.__getitem__,
                 **{"metric": manifest.metric, **given, **options},
             )
