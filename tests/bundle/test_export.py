@@ -187,8 +187,14 @@ class Gallery:
     ("changes", "message"),
     [
         ({"ids": ["a", "b", "a"] + [str(i) for i in range(ITEMS - 3)]}, "ids: 'a' is the id of items 0 and 2"),
-        ({"ids": [str(i) for i in range(ITEMS - 1)]}, "gallery: more than 23 images came out"),
-        ({"ids": [str(i) for i in range(ITEMS + 1)]}, "gallery: 24 images came out of .*25 ids"),
+        (
+            {"ids": [str(i) for i in range(ITEMS - 1)], "labels": [0] * (ITEMS - 1), "fields": {}},
+            "gallery: more than 23 images came out",
+        ),
+        (
+            {"ids": [str(i) for i in range(ITEMS + 1)], "labels": [0] * (ITEMS + 1), "fields": {}},
+            "gallery: 24 images came out of .*25 ids",
+        ),
         ({"fields": {"title": ["one"]}}, r"fields\['title'\] has 1 values for 24 items"),
         ({"fields": {"id": ["x"] * ITEMS}}, "'id' is reserved"),
         ({"image_bytes": lambda number: b"not an image"}, "cannot decode the image file of item 'item/0'"),
@@ -231,6 +237,22 @@ def test_options_that_make_no_sense(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         bundle.export(quick_model(), gallery_dataset(), tmp_path / "to", **options)
     assert nothing_published(tmp_path / "to")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": {"price": [float("nan")] * ITEMS}}, r"fields\['price'\]\[0\]='nan'"),
+        ({"evaluation": {"auc": None}}, r"evaluation\['auc'\]=None: expected a finite number"),
+        ({"evaluation": 0.5}, r"expected a mapping of names to numbers, .* received float"),
+        ({"thresholds": {"match": 0.3}}, r"thresholds\['match'\]: expected a Threshold, .* received float"),
+        ({"match_probability": 0.5}, r"expected what fit_match_probability\(...\) returns"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_before_any_work(tmp_path, options, message):
+    data = gallery_dataset()
+    with pytest.raises(BundleError, match=message):
+        bundle.export(None, data, tmp_path / "to", preprocessing=data.preprocessing, **options)
 
 
 def test_a_recall_that_is_not_reached_publishes_nothing(tmp_path, monkeypatch):

@@ -46,8 +46,7 @@ def write_catalogue(
     ids = list(ids)
     check_ids(ids)
     columns = {name: list(column) for name, column in (fields or {}).items()}
-    check_field_names(list(columns))
-    kinds = {name: check_column(name, column, ids) for name, column in columns.items()}
+    kinds = column_kinds(columns, ids)
     if Path(path).exists():
         raise BundleError(f"path={str(path)!r}: exists already; a catalogue is written once.")
     notes = {**(metadata or {}), "fields": json.dumps(list(kinds.items())), "catalogue_schema_version": str(SCHEMA_VERSION)}
@@ -90,6 +89,16 @@ def check_ids(ids: Sequence[str]) -> None:
             raise BundleError(
                 f"ids: {item_id!r} is the id of items {first[item_id]} and {number}; every item needs an id of its own."
             )
+
+
+def column_kinds(columns: Mapping[str, list[Any]], ids: list[str]) -> dict[str, str]:
+    """The SQLite types of all columns, by name, in their order.
+
+    Raises:
+        BundleError: for whatever `write_catalogue` refuses about fields.
+    """
+    check_field_names(list(columns))
+    return {name: check_column(name, column, ids) for name, column in columns.items()}
 
 
 def check_field_names(names: list[str]) -> None:

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from tfdml._checks import check_choice, check_positive
 from tfdml.bundle.catalogue import Value
-from tfdml.bundle.catalogue_writer import check_ids
+from tfdml.bundle.catalogue_writer import check_ids, column_kinds
 from tfdml.bundle.deep import check_agreement
 from tfdml.bundle.errors import BundleError
 from tfdml.bundle.graph_search import GallerySearch
 from tfdml.bundle.layout import WARMUP
 from tfdml.bundle.manifest import ModelRecord, SearchRecord, Threshold
 from tfdml.bundle.match_probability import MatchProbability
+from tfdml.bundle.noted import check_figures, check_match_probability, check_thresholds
 from tfdml.bundle.packing import Gallery, check_gallery, pack, with_trees
 from tfdml.bundle.publish import Publication, translated_os_errors
 from tfdml.bundle.reader import Bundle
@@ -114,9 +115,9 @@ def export(
         The published bundle, open.
 
     Raises:
-        BundleError: with nothing published: if the version exists, ids are not unique, an embedding is not finite, gallery,
-            preprocessing and model do not fit together, the model cannot be served, the asked recall is not reached, or the
-            disk is full.
+        BundleError: with nothing published: if the version exists, ids are not unique, a field or a figure cannot be stored, an
+            embedding is not finite, gallery, preprocessing and model do not fit together, the model cannot be served, the asked
+            recall is not reached, or the disk is full.
         ImportError: if the index's backend is not installed.
 
     Example:
@@ -139,7 +140,10 @@ def export(
     chosen = _preprocessing(model, gallery, preprocessing)
     ids = [str(item) for item in gallery.ids]
     check_ids(ids)
-    columns = _columns(gallery, fields)
+    columns = {name: list(column) for name, column in _columns(gallery, fields).items()}
+    column_kinds(columns, ids)
+    figures, distances = check_figures(evaluation), check_thresholds(thresholds)
+    check_match_probability(match_probability)
     answered = field_columns(columns, search_fields, ids) if search is not None else {}
     sizes = _warmup_sizes(warmup_batch_sizes, len(EMBEDDING_SIGNATURES) + (search is not None) * len(SEARCH_SIGNATURES))
     with translated_os_errors(Path(to)), Publication(to, version) as publication:
@@ -175,8 +179,8 @@ def export(
             recall=recall,
             index=settings,
             seed=seed,
-            evaluation=evaluation.as_dict() if hasattr(evaluation, "as_dict") else evaluation,
-            thresholds=thresholds,
+            evaluation=figures,
+            thresholds=distances,
             match_probability=match_probability,
             search=found,
         )
