@@ -82,7 +82,7 @@ def test_intervals_of_a_result() -> None:
         ({"confidence": 1}, "confidence=1"),
         ({"resamples": 10}, "resamples=10: expected at least 200"),
         ({"method": "normal"}, "method='normal' is not known"),
-        ({"groups": np.zeros(200, int)}, "two classes or more"),
+        ({"groups": np.zeros(200, int)}, "2 or more of them, received 1"),
         ({"groups": [1, 2]}, "groups: expected 200 labels"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -148,6 +148,8 @@ def test_only_results_of_the_same_queries_are_compared() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             compare(first, second)
+    with pytest.raises(ValueError, match="method='studentized' is not known"):
+        compare(first, first, method="studentized")
 
 
 class Folds:

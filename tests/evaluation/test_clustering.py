@@ -61,6 +61,7 @@ def test_figures_are_means_over_seeds_of_scikit_learns(normalizer) -> None:
 def test_perfect_and_random_embeddings() -> None:
     labels = np.arange(90) // 10
     perfect = clustering(np.eye(9)[labels], labels, seeds=range(8))
+    assert clustering(np.eye(9)[labels], labels, seeds=7).seeds == (7,)
     assert max(perfect.nmi.values) == pytest.approx(1)
     assert max(perfect.f1.values) == pytest.approx(1)
     random = clustering(np.random.default_rng(0).normal(size=(90, 9)), labels)

@@ -62,7 +62,7 @@ def test_the_figures_are_verifications_and_lie_inside() -> None:
     sampled = verification_intervals(embeddings, labels, fars=[0.1], resamples=400, pairs=150)
     assert sampled["auc"].value == exact["auc"]
     assert sampled["auc"].low == pytest.approx(found["auc"].low, abs=0.05)
-    with pytest.raises(ValueError, match="two classes or more"):
+    with pytest.raises(ValueError, match="3 or more of them, received 2"):
         verification_intervals(embeddings[:10], labels[:10])
     with pytest.raises(ValueError, match="pairs=0"):
         verification_intervals(embeddings, labels, pairs=0)

@@ -37,14 +37,17 @@ class Interval(NamedTuple):
         return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
-def check_resampling(confidence: float, resamples: int, groups: int, what: str = "classes") -> None:
+def check_resampling(confidence: float, resamples: int, groups: int, least_groups: int = 2) -> None:
     if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence!r}: expected a number between 0 and 1, such as 0.95.")
     least = int(np.ceil(10 / (1 - confidence)))
     if isinstance(resamples, bool) or not isinstance(resamples, (int, np.integer)) or resamples < least:
         raise ValueError(f"resamples={resamples!r}: expected at least {least} for a confidence of {confidence:g}.")
-    if groups < 2:
-        raise ValueError(f"groups: an interval needs two {what} or more to draw from, and there is {groups}.")
+    if groups < least_groups:
+        raise ValueError(
+            f"groups: an interval comes from drawing classes, or other groups of queries: {least_groups} or more of them, "
+            f"received {groups}."
+        )
 
 
 def ratio_intervals(

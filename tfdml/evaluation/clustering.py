@@ -85,7 +85,7 @@ def clustering(
     labels: npt.ArrayLike,
     *,
     clusters: int | None = None,
-    seeds: Iterable[int] = range(5),
+    seeds: int | Iterable[int] = range(5),
     normalizer: str = "arithmetic",
     metric: str = "cosine",
 ) -> ClusteringResult:
@@ -133,7 +133,7 @@ def clustering(
     count = present if clusters is None else clusters
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 2 <= count <= len(vectors):
         raise ValueError(f"clusters={clusters!r}: expected a whole number from 2 to {len(vectors)}, the number of items.")
-    chosen = tuple(int(seed) for seed in seeds)
+    chosen = tuple(int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds]))
     if not chosen:
         raise ValueError("seeds: received none. Expected one or more, such as range(5).")
     kmeans, metrics = _scikit_learn()

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfdml.evaluation._bootstrap import Interval, bounds, check_resampling, draws
+from tfdml._checks import check_choice
+from tfdml.evaluation._bootstrap import METHODS, Interval, bounds, check_resampling, draws
 from tfdml.evaluation._labels import class_numbers
 from tfdml.evaluation.retrieval_result import RetrievalResult, spoken
 from tfdml.index.base import Integers
@@ -126,6 +127,7 @@ def compare(
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
     """
+    check_choice("method", method, METHODS)
     names = _check_same(first, second)
     one, two = first.per_query, second.per_query
     numbers = one.classes if groups is None else class_numbers(groups, first.queries, "groups")

@@ -66,7 +66,8 @@ def verification_intervals(
     distances = comparison(embeddings, metric)
     classes = class_numbers(labels, len(distances), "labels")
     count = int(classes.max()) + 1
-    check_resampling(confidence, resamples, count - 1)
+    # A draw of two classes is often of one alone, which has no negative pairs.
+    check_resampling(confidence, resamples, count, least_groups=3)
     everything = ItemPairs(np.arange(len(classes)), classes)
     bits = np.random.PCG64(seed)
     sides: list[tuple[Floats, Integers, Integers]] = []
