@@ -204,6 +204,15 @@ def test_what_is_not_there_or_not_allowed(service, method, path, status, kind):
         assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/healthz", "/readyz", "/metrics", "/v1/info", "/v1/items?limit=2"])
+def test_head_is_get_without_the_body(service, path):
+    got, asked = service.http.get(path), service.http.head(path)
+    assert (got.status_code, asked.status_code, asked.content) == (200, 200, b"")
+    assert asked.headers["content-type"] == got.headers["content-type"]
+    if path != "/metrics":
+        assert asked.headers["content-length"] == str(len(got.content))
+
+
 def test_the_caller_names_its_request_if_the_name_is_plain(service):
     assert service.http.get("/healthz", headers={"x-request-id": "order-17"}).headers["x-request-id"] == "order-17"
     for name in ("a b", "x" * 65, "é", 'a"b'):

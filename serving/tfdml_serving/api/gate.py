@@ -71,6 +71,8 @@ class _Passage:
         kind, _, parameters = (self._header(b"content-type") or "").partition(";")
         self._call = Call(request_id(self._header(b"x-request-id")), started, deadline, kind.strip().lower(), parameters)
         keep_call(scope, self._call)
+        # Whatever can be got can be asked for its headers alone, as many probes do: the server leaves the body out.
+        self._inside: Scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         self._status = 0
         self._reserved = 0
         self._route: str | None = None
@@ -110,7 +112,7 @@ class _Passage:
             self._service.metrics.stages["read"].observe(time.perf_counter() - self._call.started)
         answering = self._directly()
         app: ASGIApp = self._gate._app if answering is None else await answering
-        await app(self._scope, receive, self._send)
+        await app(self._inside, receive, self._send)
 
     def _directly(self) -> Answering | None:
         """The answer that is made without the router, if there is a short way to it."""
@@ -186,7 +188,7 @@ class _Passage:
 
     def _note(self) -> None:
         seconds = time.perf_counter() - self._call.started
-        route = self._route or getattr(self._scope.get("route"), "path", None) or "unknown"
+        route = self._route or getattr(self._inside.get("route"), "path", None) or "unknown"
         method = self._scope["method"] if self._scope["method"] in _METHODS else "OTHER"
         self._service.metrics.answered(route, method, self._status, seconds)
         if self._gate._logs and route not in _QUIET:
