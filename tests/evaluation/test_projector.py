@@ -38,6 +38,16 @@ def test_a_single_column_has_no_heading_and_large_sheets_shrink(tmp_path) -> Non
     assert "sprite" not in write_projector(tmp_path / "plain", VECTORS, {"label": range(11)}).read_text()
 
 
+def test_a_name_may_have_any_letters(tmp_path) -> None:
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    from google.protobuf.wrappers_pb2 import StringValue
+
+    for name in ("Läden", "店", 'an "A"', "a\\b\n"):
+        written = write_projector(tmp_path, VECTORS, METADATA, name=name).read_text(encoding="utf-8")
+        (line,) = [line for line in written.splitlines() if "tensor_name" in line]
+        assert text_format.Parse(line.replace("tensor_name", "value"), StringValue()).value == name
+
+
 def test_tensorboards_own_plugin_serves_them(tmp_path) -> None:
     pytest.importorskip("tensorboard.plugins.projector")
     from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
@@ -46,7 +56,8 @@ def test_tensorboards_own_plugin_serves_them(tmp_path) -> None:
     from werkzeug.test import Client
     from werkzeug.wrappers import Response
 
-    write_projector(tmp_path, VECTORS, METADATA, IMAGES, name="shop")
+    name = 'Läden "A" \\ B'
+    write_projector(tmp_path, VECTORS, METADATA, IMAGES, name=name)
     multiplexer = plugin_event_multiplexer.EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(tmp_path))
     provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
@@ -60,12 +71,12 @@ def test_tensorboards_own_plugin_serves_them(tmp_path) -> None:
 
     (run,) = json.loads(get("/runs").get_data())
     (embedding,) = json.loads(get("/info", run=run).get_data())["embeddings"]
-    assert embedding["tensorName"] == "shop"
+    assert embedding["tensorName"] == name
     assert embedding["tensorShape"] == [11, 5]
-    served = np.frombuffer(get("/tensor", run=run, name="shop").get_data(), np.float32).reshape(11, 5)
+    served = np.frombuffer(get("/tensor", run=run, name=name).get_data(), np.float32).reshape(11, 5)
     assert served == pytest.approx(VECTORS, rel=1e-6)
-    assert get("/metadata", run=run, name="shop").get_data(as_text=True).splitlines()[1] == "a b\t0"
-    assert get("/sprite_image", run=run, name="shop").get_data() == (tmp_path / "sprite.png").read_bytes()
+    assert get("/metadata", run=run, name=name).get_data(as_text=True).splitlines()[1] == "a b\t0"
+    assert get("/sprite_image", run=run, name=name).get_data() == (tmp_path / "sprite.png").read_bytes()
 
 
 @pytest.mark.parametrize(

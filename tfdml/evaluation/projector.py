@@ -110,4 +110,7 @@ def _cell(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text.encode("unicode_escape").decode().replace('"', '\\"')
+    """For a string of protobuf's text format, which takes UTF-8 as it is; \\xe9 would be a byte there."""
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(plain, escaped)
+    return text
