@@ -135,16 +135,21 @@ def _duplicates(facts: list[ImageFacts], labels: list[str], sides: list[str], si
         for pair in near_duplicates(np.stack([facts[number].grey for number in once]), similarity):
             ends = sorted((once[pair.first], once[pair.second]))
             pairs[ends[0], ends[1]] = pair.similarity
+    connected = groups(list(pairs), len(facts))
+    place_of = {number: place for place, members in enumerate(connected) for number in members}
+    lowest = [1.0] * len(connected)
+    for (member, _), value in pairs.items():
+        place = place_of[member]
+        lowest[place] = min(lowest[place], value)
     found = []
-    for members in groups(list(pairs), len(facts)):
-        inside = set(members)
+    for place, members in enumerate(connected):
         hashes = {facts[number].file_hash for number in members}, {facts[number].pixel_hash for number in members}
         kind = "same file" if len(hashes[0]) == 1 else "same pixels" if len(hashes[1]) == 1 else "same picture"
         found.append(
             DuplicateGroup(
                 kind=kind,
                 items=tuple(members),
-                similarity=min(value for (a, b), value in pairs.items() if a in inside and b in inside),
+                similarity=lowest[place],
                 labels=tuple(sorted({labels[number] for number in members})),
                 sides=tuple(sorted({sides[number] for number in members})),
             )
