@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import tfdml
 from tfdml.cli import app, main
 from tfdml.cli.console import plain_table
+from tfdml.cli.data import embed_by
 
 SIZE = 32
 
@@ -299,6 +301,16 @@ def test_data_check_tells_reports_and_ends_with_1_under_strict(shop, bundle, tmp
         call("data", "check", photos, "--split", "train,val")
     with pytest.raises(ValueError, match=r"expected a field of the data \(path\)"):
         call("data", "check", shop, "--split", "side")
+
+
+@pytest.mark.one_stack
+def test_a_bundles_model_is_judged_in_the_bundles_metric(tmp_path, monkeypatch):
+    class Embedder:
+        def __init__(self, path):
+            self.manifest = SimpleNamespace(metric="euclidean")
+
+    monkeypatch.setattr("tfdml.bundle.Embedder", Embedder)
+    assert embed_by(tmp_path)[1] == "euclidean"
 
 
 @pytest.fixture(scope="module")

@@ -62,11 +62,12 @@ def check(
         from tfdml import data_care
 
         sides, field = _sides(data, split)
+        embed, metric = (None, "cosine") if model is None else embed_by(model)
         found = data_care.check(
             sides,
             field,
-            embed=None if model is None else embed_by(model),
-            metric="cosine",
+            embed=embed,
+            metric=metric,
             near=near,
             similarity=similarity,
             few=few,
@@ -196,9 +197,9 @@ def _loaded(data: str) -> Dataset:
     return load_data(data, None, "skip", quiet=True)
 
 
-def embed_by(path: Path) -> Any:
-    """What makes embeddings of a dataset: a bundle's model, or a Keras model."""
-    from tfdml.evaluation.of_models import embed
+def embed_by(path: Path) -> tuple[Any, str]:
+    """What makes embeddings of a dataset, and their metric: a bundle's model, or a Keras model."""
+    from tfdml.evaluation.of_models import default_metric, embed
 
     if path.is_dir() and not (path / "model.keras").is_file():
         from tfdml import bundle
@@ -209,9 +210,9 @@ def embed_by(path: Path) -> Any:
             files = (dataset.image_bytes(number) for number in range(len(dataset)))
             return _in_parts(embedder, files)
 
-        return by_bundle
+        return by_bundle, embedder.manifest.metric
     loaded, preprocessing, _ = load_model(path)
-    return lambda dataset: embed(loaded, dataset.with_preprocessing(preprocessing))
+    return lambda dataset: embed(loaded, dataset.with_preprocessing(preprocessing)), default_metric(loaded)
 
 
 def _in_parts(embedder: Any, files: Any, size: int = 256) -> Any:

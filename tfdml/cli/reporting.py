@@ -105,16 +105,15 @@ def _of_run(path: Path, data: str | None, all_classes: bool, on_unreadable: str,
 def _of_bundle(path: Path, data: str, on_unreadable: str, options: dict[str, Any]) -> Subject:
     """A bundle's model on other images than its gallery."""
     load_tensorflow()
-    from tfdml import bundle
     from tfdml.cli.data import embed_by
     from tfdml.report import Subject
 
     dataset = load_data(data, None, on_unreadable)
-    manifest = bundle.Embedder(path).manifest
+    embed, metric = embed_by(path)
     given = {
         "title": Path(data).name or data,
         "subtitle": f"{len(dataset):,} images of {dataset.num_classes:,} classes, by the model of {path}",
-        "metric": manifest.metric,
+        "metric": metric,
         "facts": [("bundle", str(path)), ("images", data)],
     }
-    return Subject.of_embeddings(embed_by(path)(dataset), dataset, **{**given, **options})
+    return Subject.of_embeddings(embed(dataset), dataset, **{**given, **options})
