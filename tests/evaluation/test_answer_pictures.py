@@ -46,7 +46,7 @@ def test_titles_distances_and_notes_are_written() -> None:
 
 
 def test_the_drawing_shows_the_pixels_and_the_frames() -> None:
-    figure = answers_figure(rows(), title="Drawn")
+    figure = answers_figure(rows(), title=r"Drawn $\frac$", subtitle=r"$\frac$")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]

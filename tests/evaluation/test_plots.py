@@ -33,8 +33,8 @@ FIGURES = {
     "no threshold": lambda: distances_figure(NEAR, FAR),
     "roc": lambda: roc_figure(RESULT),
     "cmc": lambda: cmc_figure({"model": [0.5, 0.8, 0.9], "chance": [0.1, 0.2, 0.3]}),
-    "history": lambda: history_figure({"loss": ([10, 20, 30], [0.3, 0.2, 0.1]), "more": ([10, 30], [0.2, 0.4])}),
-    "map": lambda: map_figure(RANDOM.normal(size=(30, 2)), np.arange(30) % 3, ["cup $5", "lamp", "shoe"]),
+    "history": lambda: history_figure({"loss": ([10, 20, 30], [0.3, 0.2, 0.1]), r"more $\frac$": ([10, 30], [0.2, 0.4])}),
+    "map": lambda: map_figure(RANDOM.normal(size=(30, 2)), np.arange(30) % 3, [r"cup $\frac$", "lamp", "shoe"]),
     "class sizes": lambda: class_sizes_figure([500, 20, 3, 3, 1]),
     "sizes": lambda: sizes_figure([640, 640, 480], [480, 480, 640]),
 }

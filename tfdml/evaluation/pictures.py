@@ -84,9 +84,11 @@ def answers_figure(
     plan = _Plan(rows, bool(title), bool(subtitle), cell)
     figure = Figure(figsize=(plan.width, plan.height), dpi=dpi, facecolor="white")
     if title:
-        figure.text(*plan.point(plan.margin, 0.24), title, size=15, weight="bold", color=_INK, va="center")
+        at = plan.point(plan.margin, 0.24)
+        figure.text(*at, title, size=15, weight="bold", color=_INK, va="center", parse_math=False)
     if subtitle:
-        figure.text(*plan.point(plan.margin, 0.24 + 0.3 * bool(title)), subtitle, size=9.5, color=_FAINT, va="center")
+        at = plan.point(plan.margin, 0.24 + 0.3 * bool(title))
+        figure.text(*at, subtitle, size=9.5, color=_FAINT, va="center", parse_math=False)
     figure.text(*plan.point(plan.margin, plan.head - 0.14), "QUERY", size=7.5, weight="bold", color=_FAINT, va="center")
     if plan.columns:
         nearest = plan.point(plan.left(1), plan.head - 0.14)

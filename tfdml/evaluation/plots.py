@@ -244,7 +244,8 @@ def map_figure(
         for label in np.argsort(-sizes, kind="stable")[:named]:
             if sizes[label]:
                 middle = np.median(spots[classes == label], axis=0)
-                axes.annotate(str(class_names[label]), middle, size=7.5, color=style.ink, ha="center", va="center")
+                name = str(class_names[label])
+                axes.annotate(name, middle, size=7.5, color=style.ink, ha="center", va="center", parse_math=False)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal")
@@ -331,7 +332,9 @@ def _figure(style: PlotStyle, height: float | None = None) -> tuple[Figure, Axes
 
 
 def _legend(axes: Axes, style: PlotStyle, loc: str, **options: Any) -> None:
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=style.ink, loc=loc, handlelength=2.2, **options)
+    legend = axes.legend(frameon=False, fontsize=8.5, labelcolor=style.ink, loc=loc, handlelength=2.2, **options)
+    for text in legend.get_texts():  # names are no formulas
+        text.set_parse_math(False)
 
 
 def _finite(argument: str, values: Numbers) -> npt.NDArray[np.float64]:
