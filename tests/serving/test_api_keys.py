@@ -107,6 +107,7 @@ def test_the_file_is_read_anew_when_it_changes_and_mistakes_leave_the_old_keys(k
         ("only two", "line 1: 2 words"),
         ("na/me read 0123456789abcdef", "a name has"),
         ("name owner 0123456789abcdef", "expected read or write"),
+        ("name 0123456789abcdef read", "expected read or write"),
         ("name read short", "shorter than 16"),
         ("name read sha256:abc", "64 hexadecimal digits"),
         ("a read 0123456789abcdef\na read 0123456789abcdef0", "line 2: a second key named 'a'"),

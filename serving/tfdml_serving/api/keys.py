@@ -159,6 +159,8 @@ def new_key(name: str, role: str = "read") -> tuple[str, str]:
     >>> len(key), line.split()[:2]
     (43, ['shop', 'read'])
     """
+    if role not in ROLES:
+        raise ValueError(f"role={role!r}: expected read or write.")
     key = secrets.token_urlsafe(32)
     line = f"{name} {role} {_HASHED}{_digest(key).hex()}"
     _parse(line, "name or role")
@@ -189,7 +191,7 @@ def _parse(line: str, where: str) -> Key:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{where}: a name has 1 to 64 letters, digits, '.', '_' and '-'.")
     if role not in ROLES:
-        raise ValueError(f"{where}: role {role!r}; expected read or write.")
+        raise ValueError(f"{where}: expected read or write as the role, between name and key.")
     if secret.startswith(_HASHED):
         try:
             digest = bytes.fromhex(secret.removeprefix(_HASHED))
