@@ -348,6 +348,14 @@ def test_what_the_page_writes_the_filter_reads(page):
         assert not parse_filter(text, fields).matches({"id": "a", name: "other" if isinstance(value, str) else 7}), text
 
 
+def test_whole_numbers_beyond_those_of_javascript_stay_exact(page):
+    read = """(text) => Promise.all(["api", "words", "filter"].map((name) => import(`/static/${name}.js`))).then(
+      ([{ parsed }, { valueText }, { condition }]) => parsed(text).map((value) => [valueText(value), condition("n", value)]))"""
+    found = page.evaluate(read, "[9007199254740993, -9223372036854775808, 7, 2.5, 1e30]")
+    assert [shown for shown, _ in found] == ["9007199254740993", "-9223372036854775808", "7", "2.5", "1e+30"]
+    assert [text for _, text in found] == [f"n = {shown}" for shown, _ in found]
+
+
 @pytest.mark.parametrize(
     ("text", "expect", "field", "prefix"),
     [

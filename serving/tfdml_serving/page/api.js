@@ -37,12 +37,12 @@ export const items = (options, signal) => getJson("v1/items", options, signal);
 
 export async function searchImage(image, { k, filter, version }, signal) {
   const path = withWords("v1/search/image", { k, filter, version });
-  return (await send(path, { method: "POST", body: image, headers: { "Content-Type": image.type }, signal })).json();
+  return answerOf(await send(path, { method: "POST", body: image, headers: { "Content-Type": image.type }, signal }));
 }
 
 export async function searchItem(id, { k, filter, version }, signal) {
   const body = JSON.stringify({ id, k, ...(filter && { filter }), ...(version != null && { version }) });
-  return (await send("v1/search/item", { method: "POST", body, headers: { "Content-Type": "application/json" }, signal })).json();
+  return answerOf(await send("v1/search/item", { method: "POST", body, headers: { "Content-Type": "application/json" }, signal }));
 }
 
 /** A picture as a blob: for services that ask for a key, which an <img> cannot send. */
@@ -50,8 +50,16 @@ export async function picture(path, signal) {
   return (await send(path, { signal })).blob();
 }
 
+const answerOf = async (response) => parsed(await response.text());
+
+/** JSON whose whole numbers beyond 2^53 stay what they are, as BigInt, where the browser tells how they were written. */
+export const parsed = (text) =>
+  JSON.parse(text, (_, value, written) =>
+    typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(written?.source ?? "") ? BigInt(written.source) : value,
+  );
+
 async function getJson(path, words, signal) {
-  return (await send(withWords(path, words), { signal })).json();
+  return answerOf(await send(withWords(path, words), { signal }));
 }
 
 async function send(path, options) {

@@ -23,7 +23,7 @@ const MOST = 9;
 
 /** A value as the filter's language writes it. */
 export function literal(value) {
-  if (typeof value === "number") return String(value);
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
   return `'${String(value).replaceAll("'", "''")}'`;
 }
 

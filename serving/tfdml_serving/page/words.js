@@ -25,7 +25,7 @@ export function wordsOf(item) {
 /** A field's value for people. */
 export function valueText(value) {
   if (value == null) return "–";
-  return typeof value === "number" ? (Number.isInteger(value) ? String(value) : decimal.format(value)) : value;
+  return typeof value === "number" && !Number.isInteger(value) ? decimal.format(value) : String(value);
 }
 
 const plain = (value) => String(value).toLowerCase().replace(/[\s_-]+/g, " ");
