@@ -34,6 +34,18 @@ def test_items_are_listed_page_by_page():
         assert service.http.get("/v1/items/item%2F3?version=1").json()["thumbnail"] == "/v1/thumbnails/item/3?version=1"
 
 
+def test_items_may_have_paths_for_ids_however_long():
+    held, end = FakeHeld(), "/" + "a" * 3000
+    held.vectors = {name + end: vector for name, vector in held.vectors.items()}
+    held._fields = {name + end: fields for name, fields in held._fields.items()}
+    with running(FakeVersions(held)) as service:
+        first = service.http.get("/v1/items", params={"limit": 20}).json()
+        second = service.http.get("/v1/items", params={"limit": 20, "after": first["next"]}).json()
+        assert [item["id"] for item in first["items"] + second["items"]] == sorted(held.vectors)
+        assert service.http.get(f"/v1/items/item/3{end}").json()["fields"]["title"] == "Thing 3"
+        assert service.http.post("/v1/search/item", json={"id": f"item/3{end}"}).status_code == 200
+
+
 def test_items_are_listed_in_a_known_order_only():
     with running() as service:
         assert service.http.get("/v1/items", params={"order": "spread"}).status_code == 200

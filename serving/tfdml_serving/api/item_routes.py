@@ -11,7 +11,7 @@ from tfdml_serving.api.answers import json_answer
 from tfdml_serving.api.calls import Call, call_of
 from tfdml_serving.api.changing import Changing
 from tfdml_serving.api.documents import problems
-from tfdml_serving.api.models import FilterText, InDigits, Item, Items, PatchItem, PutItem, QueryVersion
+from tfdml_serving.api.models import LONGEST_ID, FilterText, InDigits, Item, Items, PatchItem, PutItem, QueryVersion
 from tfdml_serving.api.parameters import no_parameter_twice
 from tfdml_serving.api.searching import checked_id, parsed, thumbnail_path
 from tfdml_serving.api.service import Service
@@ -20,7 +20,7 @@ from tfdml_serving.errors import Forbidden, NotWritable, UnknownItem
 if TYPE_CHECKING:
     from tfdml_serving.engine.held import HeldVersion
 
-ItemPath = Annotated[str, Path(min_length=1, max_length=1024, description="The item's id; it may have slashes in it.")]
+ItemPath = Annotated[str, Path(min_length=1, max_length=LONGEST_ID, description="The item's id; it may have slashes in it.")]
 _TAGS: list[Any] = ["items"]
 _JPEG: dict[str, Any] = {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
 
@@ -40,7 +40,7 @@ def item_routes(service: Service, changing: Changing) -> APIRouter:
         request: Request,
         filter: Annotated[FilterText, Query()] = None,
         limit: Annotated[int, Query(ge=1, le=500, description="How many items a page has."), InDigits] = 50,
-        after: Annotated[str | None, Query(max_length=1024, description="`next` of the page before.")] = None,
+        after: Annotated[str | None, Query(max_length=LONGEST_ID, description="`next` of the page before.")] = None,
         order: Annotated[
             Literal["id", "spread"],
             Query(description="By their ids, or spread: fixed as well, with a bit of everything on each page."),

@@ -45,7 +45,9 @@ def _in_digits(value: Any) -> Any:
 InJson = BeforeValidator(_whole)
 InDigits = BeforeValidator(_in_digits)
 
-ItemId = Annotated[str, Field(min_length=1, max_length=1024, description="An item's id.", examples=["mugs/blue-1"])]
+LONGEST_ID = 4096
+"""Of an item: ids are often paths, and no path on Linux is longer."""
+ItemId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, description="An item's id.", examples=["mugs/blue-1"])]
 _K = Annotated[int, Field(ge=1, le=LARGEST_K, description="How many items.")]
 K = Annotated[_K, InJson]
 QueryK = Annotated[_K, InDigits]
