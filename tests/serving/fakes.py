@@ -37,6 +37,7 @@ class FakeHeld:
         self.fields = {"title": "text", "price": "real"}
         self.metric, self.dimension, self.space = "euclidean", DIMENSION, "s1"
         self.thumbnails = True
+        self.match_probability = None
         model = SimpleNamespace(normalised=False, max_pixels=50_000_000, dimension=DIMENSION)
         self.manifest = SimpleNamespace(model=model)
 

@@ -12,6 +12,8 @@ from fakes import DIMENSION, FakeEmbedder, FakeHeld, FakeVersions, fake_embeddin
 from image_files import good_files
 from service_runs import running
 
+from tfdml.bundle import MatchProbability
+
 GOOD = good_files()
 KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"GI": "image/gif", b"BM": "image/bmp"}
 
@@ -173,6 +175,14 @@ def test_no_threshold_no_verdict_and_a_far_one_no_match():
         answer = service.http.post("/v1/search/item", json={"id": "item/1"}).json()
         assert (answer["match"], answer["hits"][0]["match"]) == (False, False)
         assert service.http.post("/v1/search/item", json={"id": "item/1", "include_self": True}).json()["match"] is True
+
+
+def test_hits_tell_how_likely_they_are_right_where_the_bundle_does():
+    held = FakeHeld(1)
+    held.match_probability = MatchProbability("logistic", (), (), 1.0, 2.0, 100)
+    with running(FakeVersions(held)) as service:
+        hits = service.http.post("/v1/search/item", json={"id": "item/1", "k": 3}).json()["hits"]
+    assert [hit["probability"] for hit in hits] == held.match_probability([hit["distance"] for hit in hits]).tolist()
 
 
 @pytest.mark.parametrize(

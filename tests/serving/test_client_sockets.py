@@ -34,7 +34,14 @@ from tfdml_serving.client import (
 )
 
 QUICK = Retry(attempts=4, first=0.001, longest=0.002)
-HIT = {"id": "mug/1", "distance": 0.25, "match": True, "fields": {"price": 2}, "thumbnail": "/v1/thumbnails/mug/1"}
+HIT = {
+    "id": "mug/1",
+    "distance": 0.25,
+    "match": True,
+    "probability": 0.75,
+    "fields": {"price": 2},
+    "thumbnail": "/v1/thumbnails/mug/1",
+}
 FOUND = {
     "model": "products",
     "version": 3,
@@ -47,7 +54,7 @@ FOUND = {
     "something_new": [1],
 }
 RESULT = SearchResult(
-    "products", 3, "euclidean", True, 0.5, (Hit("mug/1", 0.25, {"price": 2}, True, HIT["thumbnail"]),), "7f3a", 1.5
+    "products", 3, "euclidean", True, 0.5, (Hit("mug/1", 0.25, {"price": 2}, True, HIT["thumbnail"], 0.75),), "7f3a", 1.5
 )
 PNG = b"\x89PNG\r\n\x1a\n....."
 

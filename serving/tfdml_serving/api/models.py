@@ -188,6 +188,9 @@ class Hit(BaseModel):
     id: str
     distance: float = Field(ge=0)
     match: bool | None = Field(description="Whether it is within the threshold; null if the bundle has none.")
+    probability: float | None = Field(
+        description="How likely it shows the same thing, from its distance; null if the bundle does not say."
+    )
     fields: dict[str, FieldValue]
     thumbnail: str | None = Field(description="Where its picture is; null without one.")
 
@@ -220,6 +223,7 @@ class SearchAnswer(Result):
                             "id": "mugs/blue-1",
                             "distance": 0.183,
                             "match": True,
+                            "probability": 0.97,
                             "fields": {"title": "Blue mug", "price": 7.5},
                             "thumbnail": "/v1/thumbnails/mugs/blue-1",
                         }

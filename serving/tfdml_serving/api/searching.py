@@ -194,15 +194,18 @@ class Searching:
         threshold = held.threshold()
         limit = None if threshold is None else threshold.distance
         farthest = np.float32(np.inf if limit is None else limit)  # distances are float32
+        fitted = held.match_probability
+        likely = [None] * len(found) if fitted is None else fitted([hit.distance for hit in found]).tolist()
         hits = [
             {
                 "id": hit.id,
                 "distance": hit.distance,
                 "match": None if limit is None else bool(hit.distance <= farthest),
+                "probability": probability,
                 "fields": hit.fields,
                 "thumbnail": thumbnail_path(hit.id, version) if hit.has_thumbnail else None,
             }
-            for hit in found
+            for hit, probability in zip(found, likely, strict=True)
         ]
         match = None if limit is None else bool(hits and hits[0]["match"])
         self._service.metrics.searched(match)

@@ -23,6 +23,7 @@ class Hit:
         fields: the item's own fields.
         match: whether it is near enough to show the same thing; None where the bundle has no threshold.
         thumbnail: the path of its small picture on the server; None without one.
+        probability: how likely it shows the same thing, from its distance; None where the bundle does not say.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Hit:
     fields: Mapping[str, Value]
     match: bool | None = None
     thumbnail: str | None = None
+    probability: float | None = None
 
     @classmethod
     def read(cls, part: Part) -> Hit:
@@ -39,6 +41,7 @@ class Hit:
             part.mapping("fields"),
             part.optional("match", part.boolean),
             part.optional("thumbnail", part.text),
+            part.optional("probability", part.number),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfdml.bundle import Bundle, Manifest, Threshold
+from tfdml.bundle import Bundle, Manifest, MatchProbability, Threshold
 from tfdml.bundle.catalogue import Value
 from tfdml.bundle.layout import CATALOGUE, parse_version
 from tfdml.index.base import check_queries
@@ -221,6 +221,11 @@ class HeldVersion:
         """The calibrated distance beyond which an answer is "no match"; None where the bundle has none."""
         name = self.manifest.usual_threshold()
         return None if name is None else self.manifest.thresholds[name]
+
+    @property
+    def match_probability(self) -> MatchProbability | None:
+        """How likely an answer is right, from its distance; None where the bundle does not say."""
+        return self.manifest.match_probability
 
     def close(self) -> None:
         """Stops following the living catalogue and closes the files. The mapped index goes with the last reference to it."""
