@@ -22,7 +22,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     nothing.
 
     Where several replicas share a batch of fewer rows than there are replicas, as at the end of an epoch, those without rows
-    leave their averages as they are. (Keras 3's own layer then makes them, and the gradients of scale and centre, NaN.)
+    leave their averages as they are. (Keras 3's own layer then makes them, and the gradient of the scale, NaN.)
 
     Args:
         **kwargs: those of `keras.layers.BatchNormalization`.

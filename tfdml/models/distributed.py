@@ -131,7 +131,7 @@ class _State:
     def save(self, step: int) -> None:
         if self.path is None:
             return
-        # Every worker reads: what replicas hold unlike values of, such as moving averages, is a mean over all of them.
+        # Every worker reads: of what replicas hold unlike values of, such as moving averages, Keras 2 takes the mean over all.
         values = [_as_array(variable) for variable in self.variables]
         if not self.writes:
             return

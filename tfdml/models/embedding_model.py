@@ -160,6 +160,9 @@ class EmbeddingModel(keras.Model):
 
         Returns:
             `float32 [N, D]`.
+
+        Raises:
+            ValueError: batches without end, as a sampler makes them.
         """
         if isinstance(data, tf.data.Dataset):
             if data.cardinality() == tf.data.INFINITE_CARDINALITY:
