@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_files import encoded, picture
 
 from tfdml.datasets import (
     ShardError,
@@ -294,6 +295,15 @@ def test_names_that_are_not_utf8_and_loops_of_links(images, tmp_path):
     data = write_shards(tmp_path / "in", tmp_path / "out", on_unreadable="skip")
     assert data.ids.tolist() == ["mug/0.png"]
     assert data.skipped == ((r"mug/caf\udce9.png", "its name is not UTF-8"),)
+
+
+def test_photographs_in_other_formats_are_not_left_out_unsaid(images, tmp_path):
+    (tmp_path / "in" / "mug").mkdir(parents=True)
+    for name, data in (("0.png", images.image_bytes(0)), ("1.webp", encoded(picture(), "WEBP"))):
+        (tmp_path / "in" / "mug" / name).write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=r"mug/1.webp: a WEBP image: expected JPEG"):
+        write_shards(tmp_path / "in", tmp_path / "out")
+    assert write_shards(tmp_path / "in", tmp_path / "out", on_unreadable="skip").ids.tolist() == ["mug/0.png"]
 
 
 def test_shards_are_not_written_over_while_they_are_read(kept):

@@ -70,7 +70,8 @@ def write_shards(
         preprocessing: with `"jpeg"` and `"pixels"`; by default that of the dataset, or 64 x 64 in colour. For random crops, the
             `uncropped()` one.
         items_per_shard: images in a file.
-        on_unreadable: `"error"` stops at an image that cannot be read, `"skip"` leaves it out (`dataset.skipped`).
+        on_unreadable: `"error"` stops at an image that cannot be read (photographs in other formats, such as WebP, among them),
+            `"skip"` leaves it out (`dataset.skipped`).
         workers: processes. With more than 1, a script needs `if __name__ == "__main__":`.
         address: of a Ray cluster that does it instead (`"auto"`, `"host:6379"`, or `"local"` for one on this machine). All
             nodes must see `source` and `path`. Needs `tfdml[ray]`.

@@ -11,6 +11,7 @@ from typing import Any
 from tfdml._listing import EXTENSIONS
 from tfdml.datasets.csv_file import csv
 from tfdml.datasets.dataset import Dataset
+from tfdml.datasets.folder import UNREADABLE
 from tfdml.datasets.shards.source import ShardSource
 from tfdml.datasets.sources import DecodedSource, FileSource
 
@@ -86,7 +87,7 @@ def _walk(folder: str, above: str, folders_above: frozenset[tuple[int, int]] = f
     """Relative paths of the images below class folders, in the order of `image_folder`; one folder's names in memory at a time.
 
     That order is by the whole path, in which the name of a folder is followed by a slash. As there, a folder that is one of
-    those above it (a loop of links) is left out.
+    those above it (a loop of links) is left out. Photographs in formats that are not read come too, lest any is lost unsaid.
     """
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
@@ -97,5 +98,5 @@ def _walk(folder: str, above: str, folders_above: frozenset[tuple[int, int]] = f
     for name, path in entries:
         if name.endswith("/"):
             yield from _walk(path, above + name, folders_above | {here})
-        elif above and name.lower().endswith(EXTENSIONS):
+        elif above and name.lower().endswith(EXTENSIONS + UNREADABLE):
             yield above + name
