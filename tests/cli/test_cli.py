@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from bundle_helpers import pack_fake_model
@@ -182,6 +183,7 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
     assert "index.ann" in capsys.readouterr().err
 
 
+@pytest.mark.one_stack
 def test_skipped_files_are_told_and_kept_in_the_record(shop, tmp_path):
     import shutil
 
@@ -263,6 +265,7 @@ def test_demo_on_the_rendered_catalogue(tmp_path, monkeypatch):
     tfdml.bundle.verify(tmp_path / "products")
 
 
+@pytest.mark.one_stack
 def test_report_of_a_run_and_of_a_bundle(shop, run, bundle, tmp_path):
     output = call("report", run, "--out", tmp_path / "run.html", "--map", "none", "--no-duplicates")
     assert "run.html" in output
@@ -323,6 +326,7 @@ def calibrated(shop, run, tmp_path_factory) -> Path:
     return to
 
 
+@pytest.mark.one_stack
 def test_search_says_that_there_is_no_match(shop, calibrated):
     image = sorted(shop.glob("*/*.png"))[0]
     answers = json.loads(call("search", calibrated, image, "-k", 40, "--json"))[str(image)]
@@ -419,3 +423,14 @@ def test_evaluate_by_class_and_with_intervals(shop, run):
     assert len([line for line in output.splitlines() if " 5 " in line]) == 4
     with pytest.raises(ValueError, match="--by='camera' is not known"):
         call("evaluate", run, shop, "--by", "camera")
+
+
+def test_a_model_with_a_loss_of_ones_own_is_judged(shop, run, tmp_path):
+    class Own(keras.losses.Loss):
+        def call(self, labels, embeddings):
+            return embeddings[:, 0]
+
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    model.compile("sgd", loss=Own())
+    model.save(tmp_path / "own.keras")
+    assert "Recall@1" in call("evaluate", tmp_path / "own.keras", shop)

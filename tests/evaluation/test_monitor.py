@@ -83,6 +83,14 @@ def test_every_so_many_steps_and_at_the_end_of_epochs() -> None:
     assert "m_step" not in history
 
 
+def test_steps_are_counted_where_an_execution_has_several() -> None:
+    model, (images, _) = linear(), data(40, seed=1)
+    model.compile(keras.optimizers.SGD(0.0), loss="mse", steps_per_execution=2)
+    monitor = EmbeddingMonitor(data(), every=3)
+    model.fit(images, images[:, :3], batch_size=10, epochs=2, verbose=0, callbacks=[monitor])
+    assert [figures["step"] for figures in monitor.history] == [4, 6, 8]
+
+
 def test_measuring_within_an_epoch_does_not_disturb_the_training() -> None:
     weights = []
     for every in (0, 1):

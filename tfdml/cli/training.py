@@ -178,7 +178,8 @@ def load_model(path: Path) -> tuple[EmbeddingModel, ImagePreprocessing, list[str
     # Keras finds only classes that are registered, and a room registers its classes when it is imported.
     from tfdml import layers, losses, mining, models  # noqa: F401
 
-    model = keras.models.load_model(file)
+    # Not compiled: nothing is trained here, and a loss of the user's own is not known here.
+    model = keras.models.load_model(file, compile=False)
     if not isinstance(model, tfdml.EmbeddingModel) or model.preprocessing is None:
         raise ValueError(
             f"{file}: expected a tfdml.EmbeddingModel with its preprocessing, as `tfdml train` saves it. "

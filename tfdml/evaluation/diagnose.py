@@ -122,6 +122,7 @@ class Diagnose(EmbeddingMonitor):
         return batches.map(seen)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         self._mean = (0, 0.0)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -136,7 +137,8 @@ class Diagnose(EmbeddingMonitor):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(float(loss)):
             self._say("loss", f"The loss is {float(loss)}. Lower the learning rate, or clip the gradients.")
-        if loss is not None and (self._steps + 1) % self.loss_every == 0:
+        steps = self._epoch_start + batch + 1
+        if loss is not None and self._steps // self.loss_every != steps // self.loss_every:
             self._note_loss(batch + 1, float(loss))
         super().on_train_batch_end(batch, logs)
 
@@ -144,7 +146,7 @@ class Diagnose(EmbeddingMonitor):
         """Keras tells the mean of the epoch so far; the mean since the last note follows from two of them."""
         before, old = self._mean if self._mean[0] < steps else (0, 0.0)
         self._mean = (steps, mean)
-        self.losses.append((self._steps + 1, (mean * steps - old * before) / (steps - before)))
+        self.losses.append((self._epoch_start + steps, (mean * steps - old * before) / (steps - before)))
 
     def _note(self, labels: npt.NDArray[Any]) -> np.int64:
         self._arrived.append(time.perf_counter())

@@ -44,7 +44,8 @@ class EmbeddingMonitor(keras.callbacks.Callback):
         distance: `"euclidean"`, `"squared_euclidean"` or `"cosine"`.
         items: images in the sample, up to `examples` of each class, drawn once from `seed`.
         examples: images of a class in the sample.
-        every: also measure after every so many training steps, into `history`; 0 measures at the end of epochs only.
+        every: also measure after every so many training steps, into `history`; 0 measures at the end of epochs only. With
+            `steps_per_execution`, after the execution in which they are reached.
         prefix: of the names in the logs; None keeps the figures out of them, and of the lines that `fit` prints.
         batch_size: images per step.
         seed: of the sample.
@@ -106,11 +107,16 @@ class EmbeddingMonitor(keras.callbacks.Callback):
             )
         self._images = images.subset(chosen) if hasattr(images, "subset") else images[chosen]
         self.history: list[dict[str, float]] = []
-        self._steps, self._told = 0, False
+        self._steps = self._epoch_start = 0
+        self._told = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch_start = self._steps
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._steps += 1
-        if self.every and self._steps % self.every == 0:
+        # Not one more each time: an execution may be of several steps.
+        before, self._steps = self._steps, self._epoch_start + batch + 1
+        if self.every and before // self.every != self._steps // self.every:
             self._measure()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
