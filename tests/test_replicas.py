@@ -44,9 +44,9 @@ def test_two_replicas_take_the_steps_of_one_with_every_loss_and_head():
 @pytest.mark.slow
 @pytest.mark.one_stack
 def test_four_replicas_take_the_steps_of_one():
-    # One for each way in which replicas come together; two of them take every loss and head.
-    names = ["triplet, hard", "two towers", "cosface, sampled", "proxy-anchor", "deepid2"]
-    assert run("4", *names, "memory").count("same") == len(names) + 1
+    # Some of the ways in which replicas come together; two of them take every loss and head.
+    names = ["triplet, hard", "cosface, sampled", "deepid2", "memory"]
+    assert run("4", *names).count("same") == len(names)
 
 
 @pytest.mark.slow

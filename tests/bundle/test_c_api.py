@@ -126,6 +126,7 @@ def inputs(signature: str, exported, rows: list[int]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("signature", ["search", "search_images", "search_embedding"])
 @pytest.mark.parametrize("method", ["exact", "ivf"])
+@pytest.mark.one_stack
 def test_searches_agree_with_the_index(check, exported, exported_with_lists, signature, method):
     bundle = exported if method == "exact" else exported_with_lists
     rows, k = [5, 0, 23], np.array([4, 1, ITEMS + 9], np.int32)
@@ -163,6 +164,7 @@ def test_a_bad_image_does_not_fail_a_search(check, exported):
         ("search_embedding", {"embedding": np.zeros([6], np.float32)}, "is not compatible"),
     ],
 )
+@pytest.mark.one_stack
 def test_searches_refuse_other_shapes(check, exported, signature, changed, message):
     given = {**inputs(signature, exported, [1, 2]), "k": np.array([3, 3], np.int32), **changed}
     with pytest.raises(RuntimeError, match=rf"run: [\s\S]*{message}"):

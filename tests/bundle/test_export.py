@@ -296,6 +296,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.one_stack
 def test_a_full_disk_publishes_nothing(tmp_path, monkeypatch, where, error, search):
     to = tmp_path / "to"
     (to / "1").mkdir(parents=True)

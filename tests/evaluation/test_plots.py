@@ -24,6 +24,8 @@ from tfdml.evaluation import (
 )
 from tfdml.evaluation.plots import class_color
 
+pytestmark = pytest.mark.one_stack
+
 RANDOM = np.random.default_rng(0)
 NEAR, FAR = RANDOM.normal(0.3, 0.1, 500).clip(0), RANDOM.normal(0.8, 0.1, 700)
 RESULT = verification(RANDOM.normal(size=(40, 3)), np.arange(40) % 4)

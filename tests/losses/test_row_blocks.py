@@ -46,6 +46,7 @@ def assert_same(found, expected, rtol=1e-9):
 
 
 @every_loss
+@pytest.mark.one_stack
 def test_within_a_batch_it_is_the_loss(name):
     labels, x = random_batch(b=13, d=4)
     loss = LOSSES[name]
@@ -55,6 +56,7 @@ def test_within_a_batch_it_is_the_loss(name):
 
 @some_losses
 @pytest.mark.parametrize("rows", [5, 1000])
+@pytest.mark.one_stack
 def test_in_single_precision(name, rows):
     labels, x = random_batch(b=32, d=8)
     x = x.astype(np.float32)

@@ -9,6 +9,7 @@ import tfdml
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_batch_hard(tmp_path):
     data = tfdml.datasets.rendered_catalogue(classes=10, views=4, image_size=40)
     for number, item in enumerate(data.ids):

@@ -7,6 +7,7 @@ from recipe_runs import run
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_deepid2():
     small = ["--steps", 3, "--classes", 6, "--examples", 3, "--size", 39, "--components", 10]
     output = run("deepid2.py", "--data", "rendered_catalogue", *small)

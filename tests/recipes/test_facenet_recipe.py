@@ -8,6 +8,7 @@ from recipe_runs import run
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_facenet():
     small = ["--steps", 2, "--classes", 5, "--examples", 4, "--negatives", 10, "--far", 0.01, "--seed", 1]
     output = run("facenet.py", "--data", "rendered_catalogue", *small)

@@ -126,6 +126,7 @@ def test_ids_that_are_not_the_plans_are_not_taken_for_complete(exported, images,
         embed(exported, images, out)
 
 
+@pytest.mark.one_stack
 def test_another_source_bundle_or_part_size_is_refused(exported, exported_with_lists, tmp_path):
     images, out = write_images(tmp_path / "images", 20, ()), tmp_path / "out"
     embed(exported, images, out)
