@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sys
 from importlib import metadata
@@ -31,6 +32,8 @@ from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402,
 # These rooms load no TensorFlow, and neither do their tests.
 ONE_STACK_ROOMS = (TESTS / "index", TESTS / "serving")
 
+OF_EACH_STACK = ("keras", ".fit(", "callback", "every_version")
+
 # Grappler takes a sixth of the time of all tests. What it may spoil is arithmetic, so the newest TensorFlow has it where that
 # is tested; and so has every process of its own, on both stacks.
 KERAS_2 = metadata.version("tensorflow").startswith("2.15.")
@@ -43,7 +46,8 @@ def same_on_both_stacks(item: pytest.Item) -> bool:
     if "xla" in item.name:  # it compiles what both stacks trace alike, and takes seconds each time
         return True
     # Samplers draw integers with no Keras; that every version draws the same is asked of both.
-    return item.path.parent == TESTS / "samplers" and not hasattr(item.module, "keras") and "every_version" not in item.name
+    of_samplers = item.path.parent == TESTS / "samplers" and isinstance(item, pytest.Function)
+    return of_samplers and not any(word in inspect.getsource(item.function) for word in OF_EACH_STACK)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

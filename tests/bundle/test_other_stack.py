@@ -26,7 +26,7 @@ def other_python() -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("searches", ["exported", "exported_with_lists"])
+@pytest.mark.parametrize("searches", [pytest.param("exported", marks=pytest.mark.one_stack), "exported_with_lists"])
 def test_the_other_stack_finds_the_same_neighbours(request, searches, tmp_path):
     exported = request.getfixturevalue(searches)
     from bundle_helpers import encoded

@@ -10,6 +10,7 @@ SMALL = ("--data", "rendered_catalogue", "--steps", 3, "--images", 60, "--pairs"
 
 
 @pytest.mark.slow
+@pytest.mark.one_stack
 def test_drlim(tmp_path):
     output = run("drlim.py", *SMALL, "--out", tmp_path)
     rows = re.findall(r"^(.+?) *: 5 nearest neighbours ([\d.]+)% right, R-Precision ([\d.]+)%$", output, re.MULTILINE)

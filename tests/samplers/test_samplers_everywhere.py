@@ -32,8 +32,7 @@ START = 17
 """Past the step from which mined classes count."""
 
 
-# Mined classes come from a Keras model; the others' numbers know of none.
-@pytest.fixture(scope="module", params=["mined", *(pytest.param(kind, marks=pytest.mark.one_stack) for kind in KINDS[1:])])
+@pytest.fixture(scope="module", params=KINDS)
 def sampler(request) -> Sampler:
     return make(request.param)
 
@@ -116,7 +115,6 @@ def test_augmentation_with_labels_is_for_single_images(kind):
         make(kind).dataset(load, augment=lambda images, labels: (images, labels))
 
 
-@pytest.mark.one_stack
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_does_not_grow_with_the_data(kind):
     def size(classes):
