@@ -42,15 +42,14 @@ setup: $(KERAS3)  ## .venv: the newest TensorFlow, Keras 3
 setup-keras2: $(KERAS2)  ## .venv-keras2: TF 2.15.1, Keras 2.15, TF Addons, TF Similarity (needs Python 3.11)
 setup-peers: $(PEERS)  ## .venv-peers: pytorch-metric-learning, for the benchmarks
 
-# --no-compile: Python compiles what it imports, a fraction of what is installed; set-up takes three quarters of the time.
 $(KERAS3): pyproject.toml constraints/keras3.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints/keras3.txt -e '.[vision,dev]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/keras3.txt -e '.[vision,dev]'
 	touch $@
 
 $(KERAS2): pyproject.toml constraints/keras2.txt
 	test -x .venv-keras2/bin/python || $(PYTHON311) -m venv .venv-keras2
-	.venv-keras2/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints/keras2.txt -e '.[keras2,test]'
+	.venv-keras2/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/keras2.txt -e '.[keras2,test]'
 	touch $@
 
 $(PEERS):
