@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 
 def check_choice(argument: str, value: object, known: Iterable[str]) -> str:
@@ -35,3 +36,16 @@ def check_positive(argument: str, value: float, *, allow_zero: bool = False) -> 
     good = is_number and value == value and abs(value) != float("inf") and (value > 0 or (allow_zero and value == 0))
     if not good:
         raise ValueError(f"{argument}={value!r}: expected a number {bound}.")
+
+
+def check_count(argument: str, value: Any, least: int, hint: str = "") -> int:
+    """Returns `value` as an int if it is an integer of at least `least`, NumPy's included, else raises a `ValueError`.
+
+    >>> check_count("classes", 2.5, 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: classes=2.5: expected an integer >= 1.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{argument}={value!r}: expected an integer >= {least}{hint and ', '}{hint}.")
+    return int(value)

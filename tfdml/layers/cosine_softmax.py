@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_positive
+from tfdml._checks import check_count, check_positive
 from tfdml.distances import safe_sqrt
 from tfdml.layers._cosines import change_own, cosines
-from tfdml.layers.head import ClassifierHead, check_count
+from tfdml.layers.head import ClassifierHead
 
 
 class CosineHead(ClassifierHead):

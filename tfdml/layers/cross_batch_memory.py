@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_positive
-from tfdml.layers.head import Head, add_state, as_classes, check_count
+from tfdml._checks import check_count, check_positive
+from tfdml.layers.head import Head, add_state, as_classes
 from tfdml.losses.two_tower import as_pair_loss
 from tfdml.mining.pairs import is_multi_hot
 from tfdml.replicas import gather

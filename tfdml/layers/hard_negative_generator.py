@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdml._checks import check_count
 from tfdml.distances import length
-from tfdml.layers.head import check_count, full_precision
+from tfdml.layers.head import full_precision
 
 
 @keras.saving.register_keras_serializable(package="tfdml")

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_positive
+from tfdml._checks import check_count, check_positive
 from tfdml._compat import FIRST_REPLICA, rows_of
 from tfdml.layers._class_sample import draw_classes
 from tfdml.mining.draws import check_seed
@@ -184,13 +184,6 @@ def _check_sampled(sampled_classes: Any, num_classes: int) -> int | None:
     if count > num_classes:
         raise ValueError(f"sampled_classes={count}: expected an integer >= 2, {hint}.")
     return count
-
-
-def check_count(argument: str, value: Any, least: int, hint: str = "") -> int:
-    """Returns `value` as an int if it is an integer of at least `least`, else raises a `ValueError`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{argument}={value!r}: expected an integer >= {least}{hint and ', '}{hint}.")
-    return int(value)
 
 
 def full_precision(dtype: Any) -> str:

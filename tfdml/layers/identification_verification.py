@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_choice, check_positive
+from tfdml._checks import check_choice, check_count, check_positive
 from tfdml.distances import paired_distances, pairwise_distances
 from tfdml.layers._thresholds import best_threshold
-from tfdml.layers.head import Head, add_state, check_count
+from tfdml.layers.head import Head, add_state
 from tfdml.losses.base import mean_over, not_empty
 from tfdml.replicas import gather
 

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_choice
-from tfdml.layers.head import check_count
+from tfdml._checks import check_choice, check_count
 
 
 @keras.saving.register_keras_serializable(package="tfdml")

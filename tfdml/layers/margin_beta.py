@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_positive
+from tfdml._checks import check_count, check_positive
 from tfdml.distances import pairwise_distances
-from tfdml.layers.head import Head, as_classes, check_count, full_precision, nan_outside
+from tfdml.layers.head import Head, as_classes, full_precision, nan_outside
 from tfdml.losses.base import mean_over, not_empty
 from tfdml.losses.margin import chosen_pairs, margin_terms
 from tfdml.mining import triplet_miner

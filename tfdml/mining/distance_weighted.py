@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_choice
+from tfdml._checks import check_choice, check_count
 from tfdml.mining.base import TripletMiner, TripletSums, TripletTerm, sum_over_each_positive, take
 from tfdml.mining.draws import UNITS, check_seed, content_key, uniform
 from tfdml.mining.masks import first_step
@@ -62,11 +62,9 @@ class DistanceWeighted(TripletMiner):
             raise ValueError(f"lower={lower!r}: expected a distance between points of the unit sphere, 0 < lower < 2.")
         if upper is not None and (not _is_number(upper) or not lower < upper <= 2):
             raise ValueError(f"upper={upper!r}: expected a distance with lower={lower} < upper <= 2, or None for no cut-off.")
-        if dimension is not None and (isinstance(dimension, bool) or not hasattr(dimension, "__index__") or dimension < 1):
-            raise ValueError(f"dimension={dimension!r}: expected the length of the embeddings, an integer >= 1, or None.")
         self.lower, self.upper = float(lower), None if upper is None else float(upper)
         self.fallback = check_choice("fallback", fallback, ("none", "uniform"))
-        self.seed, self.dimension = check_seed(seed), None if dimension is None else int(dimension)
+        self.seed, self.dimension = check_seed(seed), None if dimension is None else check_count("dimension", dimension, 1)
 
     def probabilities(self, distances: Any, pairs: Any, dimension: int | None = None) -> tf.Tensor:
         """`[B, M]`: how likely each item is to be drawn as the negative of each anchor. A row is 0 if none can be."""

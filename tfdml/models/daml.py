@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml._checks import check_choice
+from tfdml._checks import check_choice, check_count
 from tfdml._compat import apply_scaled_gradients, scaled_loss, unlocked
 from tfdml.layers.hard_negative_generator import HardNegativeGenerator
-from tfdml.layers.head import add_state, check_count
+from tfdml.layers.head import add_state
 from tfdml.losses.base import as_labels, not_empty
 from tfdml.mining.pairs import is_multi_hot
 from tfdml.models.daml_terms import MINING, Judged, Weighting, check_base_loss, default_negatives, draw_triplets, mean_terms

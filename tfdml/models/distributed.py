@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdml._checks import check_count
 from tfdml._compat import KERAS_3, build_for
-from tfdml.layers.head import check_count
 from tfdml.replicas import distribute, gather
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfdml.layers.head import check_count, full_precision
+from tfdml._checks import check_count
+from tfdml.layers.head import full_precision
 
 
 def siamese(encoder: keras.Model, images: int = 2, name: str = "siamese") -> keras.Model:
