@@ -44,8 +44,8 @@ def test_two_replicas_take_the_steps_of_one_with_every_loss_and_head():
 @pytest.mark.slow
 @pytest.mark.one_stack
 def test_four_replicas_take_the_steps_of_one():
-    # Some of the ways in which replicas come together; two of them take every loss and head.
-    names = ["triplet, hard", "cosface, sampled", "deepid2", "memory"]
+    # One for each way in which replicas come together; two of them take every loss and head.
+    names = ["triplet, hard", "two towers", "cosface, sampled", "proxy-anchor", "deepid2", "memory"]
     assert run("4", *names).count("same") == len(names)
 
 
