@@ -187,7 +187,7 @@ def leaves(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
             yield from leaves(value, (*path, str(number)))
     else:
         values = found if isinstance(found, list) else [found]
-        texts = (f"{value:,}" if isinstance(value, int | float) else str(value) for value in values)
+        texts = (f"{value:,}" if type(value) in (int, float) else str(value) for value in values)
         yield ", ".join(path), " x ".join(texts)
 
 

@@ -32,6 +32,7 @@ from bundle_fixtures import exported, exported_with_lists, packed  # noqa: E402,
 # These rooms load no TensorFlow, and neither do their tests.
 ONE_STACK_ROOMS = (TESTS / "index", TESTS / "serving")
 
+# A test of a sampler that names one of these meets Keras, or asks that every version draws the same.
 OF_EACH_STACK = ("keras", ".fit(", "callback", "every_version")
 
 # Grappler takes a sixth of the time of all tests. What it may spoil is arithmetic, so the newest TensorFlow has it where that
